@@ -2,19 +2,17 @@
 
 The state is one immutable record in a context variable, so each thread and each asynchronous task
 has its own. Leaving a context restores the record that entering it replaced, which that record
-itself remembers: contexts nest, may be used again, and work as decorators.
+itself remembers: contexts nest, can be used again, and work as decorators.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from contextlib import ContextDecorator
 from contextvars import ContextVar
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-T = TypeVar("T")
-F = TypeVar("F", bound=Callable[..., Any])
+_SUSPENDS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
 class State(NamedTuple):
@@ -28,26 +26,25 @@ class State(NamedTuple):
 state: ContextVar[State] = ContextVar("microbn", default=State())  # noqa: B039 (immutable)
 
 
-class Context(ContextDecorator):
-    """A context manager and decorator under which the state reads as ``_enter`` says."""
+class recording(ContextDecorator):
+    """Record what follows, or do not, whatever surrounds it."""
 
-    def _enter(self, now: State) -> State:
-        raise NotImplementedError
+    def __init__(self, on: bool) -> None:
+        self.on = on
+
+    def _inner(self, now: State) -> State:
+        return State(self.on, now.scope, now)
 
     def __enter__(self) -> None:
-        state.set(self._enter(state.get()))
+        state.set(self._inner(state.get()))
 
     def __exit__(self, *exception: object) -> None:
         state.set(state.get().outer or State())
 
-    def __call__(self, function: F) -> F:
-        """Run ``function`` under this context whenever it is called."""
-        lazy = (
-            inspect.isgeneratorfunction,
-            inspect.iscoroutinefunction,
-            inspect.isasyncgenfunction,
-        )
-        if any(test(function) for test in lazy):
+    def __call__(self, function: Any) -> Any:
+        """Run ``function`` in this context whenever it is called."""
+        code = getattr(function, "__code__", None)
+        if code and code.co_flags & _SUSPENDS:
             raise TypeError(
                 f"{function.__name__} runs after the call to it has returned, outside this "
                 "context; write `with` inside it instead"
@@ -55,18 +52,10 @@ class Context(ContextDecorator):
         return super().__call__(function)
 
 
-class recording(Context):
-    """Record what follows, or do not, whatever surrounds it."""
-
-    def __init__(self, on: bool) -> None:
-        self.on = on
-
-    def _enter(self, now: State) -> State:
-        return State(self.on, now.scope, now)
-
-
 class no_grad(recording):
     """Compute without recording: results require no gradient and hold on to no inputs.
+
+    As a decorator it is written with parentheses: ``@mb.no_grad()``.
 
     >>> import microbn as mb
     >>> w = mb.Tensor(3.0, requires_grad=True)
@@ -74,15 +63,13 @@ class no_grad(recording):
     ...     y = w * 2
     >>> y.requires_grad, (w * 2).requires_grad
     (False, True)
-
-    As a decorator it is written with parentheses: ``@mb.no_grad()``.
     """
 
     def __init__(self) -> None:
         super().__init__(on=False)
 
 
-class scope(Context):
+class scope(recording):
     """Make what follows part of ``name``; scopes nest, and drawings show them as boxes.
 
     Raises a TypeError if ``name`` is not a string, a ValueError if it is empty.
@@ -102,26 +89,23 @@ class scope(Context):
             raise ValueError("a scope needs a name that is not empty")
         self.name = name
 
-    def _enter(self, now: State) -> State:
+    def _inner(self, now: State) -> State:
         return State(now.recording, (*now.scope, self.name), now)
 
 
-def named(value: T, name: str) -> T:
+def named(value: Any, name: str) -> Any:
     """Name ``value`` if it can carry a name (a Tensor can, an array cannot), and return it."""
-    if hasattr(value, "named"):
-        value.named(name)
-    return value
+    return value.named(name) if hasattr(value, "named") else value
 
 
 def stop_gradient(x: Any) -> Any:
-    """Return the value of ``x`` as a constant: nothing flows back through it.
+    """Return the value of ``x`` as a constant, through which nothing flows back.
 
     A Tensor gives a Tensor that shares its data; arrays and numbers come back as they are.
 
     >>> import microbn as mb
     >>> x = mb.Tensor(3.0, requires_grad=True)
-    >>> (x * mb.stop_gradient(x)).backward()
-    >>> x.grad
-    array(3.)
+    >>> mb.grad(x * mb.stop_gradient(x), x).item()
+    3.0
     """
     return x.detach() if hasattr(x, "detach") else x

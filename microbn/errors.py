@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 __all__ = ["GradientError", "IndexingError", "OperandError", "ShapeError"]
 
@@ -73,3 +76,140 @@ def _remedy(said: str) -> str:
     if "negative integer powers" in said:
         return "make the base floating: .astype(float)"
     return "aligned from the right, each pair of sizes must be equal, or one of them 1"
+
+
+# What a Tensor refuses ---------------------------------------------------------------------------
+
+REFUSED: dict[str, tuple[type[Exception], str]] = {
+    "array": (
+        OperandError,
+        "requires grad, and an array cannot: turning it into one would cut it off from the graph; "
+        "use .numpy() or .detach() if that is meant, np.stack to put Tensors together",
+    ),
+    "assignment": (
+        OperandError,
+        "cannot be changed in place, since the backward pass needs the old values; build a new "
+        "tensor, for instance with np.where(mask, value, t)",
+    ),
+    "integers": (OperandError, "holds no floats, so it cannot require grad; use .astype(float)"),
+    "item": (ShapeError, "has more or fewer than one entry, so it has no item(); index it first"),
+    "length": (OperandError, "has no axes, and so neither length nor entries to go through"),
+    "new data": (
+        GradientError,
+        "is a result: only a leaf can be given new data; .detach() makes a leaf of it",
+    ),
+    "requires_grad": (
+        GradientError,
+        "is a result: whether it requires grad follows from its inputs; .detach() makes a leaf "
+        "of it that does not",
+    ),
+    "truth": (ShapeError, "has no single truth value; use .data.any() or .data.all()"),
+    "ufunc method": (
+        OperandError,
+        "on a Tensor has no derivative rule; use np.sum, np.max or another function of its own",
+    ),
+}
+
+
+def refused(subject: Any, what: str) -> Exception:
+    """Say what cannot be done with ``subject``, why, and what can be done instead."""
+    kind, why = REFUSED[what]
+    name = subject if isinstance(subject, str) else describe(subject)
+    made = getattr(subject, "op", None)
+    return kind(f"{name}{f', made by {made.name},' if made else ''} {why}")
+
+
+# What the engine refuses --------------------------------------------------------------------------
+
+
+def check_differentiable(tensor: Any, kind: type, role: str) -> None:
+    """Refuse what is no Tensor, or requires no gradient."""
+    if not isinstance(tensor, kind):
+        raise OperandError(f"{role} of a derivative must be a Tensor, not {describe(tensor)}")
+    if not tensor._requires_grad:  # type: ignore[attr-defined]
+        raise GradientError(
+            f"{describe(tensor)} requires no gradient: there is nothing to differentiate. Make "
+            "a leaf with requires_grad=True, and compute outside mb.no_grad()"
+        )
+
+
+def no_direction(output: Any) -> GradientError:
+    """Say that a cotangent is needed."""
+    return GradientError(
+        f"{describe(output)} is not a single number, so its gradient needs a direction: pass an "
+        "array of its shape, or reduce it first, with .sum() or .mean()"
+    )
+
+
+def bad_rule(op: str, position: int, x: Any, g: Any) -> Exception:
+    """Say that a vjp returned what cannot be the cotangent of its argument."""
+    kind = ShapeError if hasattr(g, "shape") else OperandError
+    return kind(
+        f"the vjp of {op} for argument {position} returned {describe(g)}, which is no cotangent "
+        f"of {describe(x)}: return an array of its shape, or of the shape it broadcasts to"
+    )
+
+
+def changed(x: Any, op: str) -> GradientError:
+    """Say that a value that a backward pass needs is gone."""
+    return GradientError(
+        f"{describe(x)} was given new data after {op} had used it; run the forward pass again "
+        "before this backward pass"
+    )
+
+
+# What functions check before they start --------------------------------------------------------
+
+
+def check_axis(op: str, x: Any, axis: Any) -> int | tuple[int, ...]:
+    """Count axes from the front; a tuple of one is that axis."""
+    given = axis if isinstance(axis, tuple) else (axis,)
+    if not all(isinstance(a, int | np.integer) for a in given):
+        raise OperandError(f"{op}({describe(x)}): axis={axis!r} must be an int or a tuple of ints")
+    axes = tuple(sorted(int(a) % x.ndim if -x.ndim <= a < x.ndim else -1 for a in given))
+    if not axes or -1 in axes or len(set(axes)) < len(axes):
+        raise ShapeError(
+            f"{op}({describe(x)}): axis={axis!r} must name one or more of its {x.ndim} axes, each "
+            "once"
+        )
+    return axes if len(axes) > 1 else axes[0]
+
+
+def check_eps(op: str, eps: Any) -> float:
+    """Return ``eps`` as a Python number, so that float32 stays float32."""
+    if isinstance(eps, bool) or not isinstance(eps, int | float | np.integer | np.floating):
+        raise OperandError(f"{op}: eps={eps!r} must be a number, such as 1e-5")
+    if not 0 <= eps < math.inf:
+        raise ShapeError(f"{op}: eps={eps!r} must be 0 or a positive number, such as 1e-5")
+    return float(eps)
+
+
+def check_weights(op: str, x: Any, **weights: Any) -> None:
+    """Refuse weights that do not broadcast against ``x`` as they are."""
+    for name, weight in weights.items():
+        shape = np.shape(weight)
+        try:
+            fits = weight is None or np.broadcast_shapes(x.shape, shape) == x.shape
+        except ValueError:
+            fits = False
+        if not fits:
+            raise ShapeError(
+                f"{op}({describe(x)}): {name} has shape {shape}, which does not broadcast "
+                "against x; it holds one number per feature, in the place of that axis (for "
+                "images (n, c, h, w), reshape it to (c, 1, 1))"
+            )
+
+
+def check_classes(logits: Any, targets: Any) -> Any:
+    """Return ``targets`` as an array of class numbers, one for each row of ``logits``."""
+    classes = np.asarray(targets)
+    if classes.dtype.kind not in "iu":
+        why: str | None = "targets are class numbers, integers; use .astype(int)"
+    elif logits.ndim != 2 or classes.shape != logits.shape[:1] or not classes.size:
+        why = "logits have shape (n, classes) and targets (n,), with n at least 1"
+    elif classes.min() < 0 or classes.max() >= logits.shape[1]:
+        why = f"targets must lie in 0 to {logits.shape[1] - 1}"
+    else:
+        return classes
+    kind = OperandError if classes.dtype.kind not in "iu" else ShapeError
+    raise kind(f"cross_entropy({describe(logits)}, targets {classes.shape} {classes.dtype}): {why}")

@@ -45,7 +45,7 @@ def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
         total = np.dot(_ones(x.shape[0], x.dtype), x)
         return total[None] if keepdims else total
     if type(x) is np.ndarray:
-        return np.add.reduce(x, axis=axis, keepdims=keepdims)
+        return np.add.reduce(x, axis=axis, keepdims=keepdims)  # type: ignore[call-overload]
     return np.sum(x, axis=axis, keepdims=keepdims)
 
 
@@ -131,6 +131,14 @@ def count(x: Array, axis: Axis = None) -> int:
     if isinstance(axis, int):
         return int(x.shape[axis])
     return math.prod(x.shape[a] for a in axis)
+
+
+def own(g: Array, seen: set[int]) -> Array:
+    """Return ``g``, or a copy if it shares memory with an array that was given out before."""
+    if getattr(g, "base", None) is not None or id(g) in seen:
+        g = g.copy()
+    seen.add(id(g))
+    return g
 
 
 FASTER: dict[Any, Callable[..., Array]] = {

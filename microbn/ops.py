@@ -19,6 +19,7 @@ from . import kernels
 from .kernels import Array
 
 Rule = Callable[..., Any]
+NUMBER = (int, float, np.number)
 
 NUMPY: dict[Any, Op] = {}  # the NumPy functions that have a rule, filled by Op
 
@@ -32,8 +33,8 @@ class Op:
     ``vjp(i, g, out, *args, **params)`` for any number of arguments. Raises a TypeError for a vjp
     that is not a function.
 
-    An Op works on arrays and Tensors alike. If ``fn`` is a NumPy function that has no rule yet,
-    that function, called on a Tensor, is recorded as this Op:
+    An Op works on arrays and Tensors alike. A NumPy function that had no rule is from now on
+    recorded as this Op:
 
     >>> import numpy as np, microbn as mb
     >>> cbrt = mb.ops.Op("cbrt", np.cbrt, lambda g, out, x: g / (3 * out * out))
@@ -62,9 +63,10 @@ class Op:
         if isinstance(fn, np.ufunc) or getattr(fn, "__module__", None) == "numpy":
             NUMPY.setdefault(fn, self)
 
-    def show(self, label: str, latex: str) -> None:
-        """Set how the op is drawn and typeset: ``{0}``, ``{1}`` in ``latex`` are its arguments."""
+    def show(self, label: str, latex: str) -> Op:
+        """Set how it is drawn and typeset: ``{0}``, ``{1}`` in ``latex`` are its arguments."""
         self.label, self.latex = label, latex
+        return self
 
     def __repr__(self) -> str:
         return f"Op({self.name!r})"
@@ -76,14 +78,8 @@ class Op:
                 return a._record(self, args, {**self.params, **params})
         return self.fn(*args, **params)
 
-    def vjp(self, position: int) -> Rule | None:
-        """Return the rule for the argument at ``position``."""
-        if self.variadic and (rule := self.vjps[0]):
-            return lambda g, out, *args, **params: rule(position, g, out, *args, **params)
-        return self.vjps[position]
 
-
-# Pieces that rules share -------------------------------------------------------------------------
+# Pieces that rules share, for what does not fit on the line of an entry ---------------------------
 
 
 def _kept(g: Array, x: Array, axis: Any, keepdims: bool) -> Array:
@@ -92,25 +88,33 @@ def _kept(g: Array, x: Array, axis: Any, keepdims: bool) -> Array:
     return g if keepdims or leading else np.expand_dims(g, axis)
 
 
-def _repeat(g: Array, x: Array, axis: Any, keepdims: bool) -> Array:
-    """Spread a reduced ``g`` over the entries of ``x`` that it was reduced from."""
-    return broadcast_to(_kept(g, x, axis, keepdims), shape=x.shape)
+def _repeat(g: Array, out: Array, x: Array, **how: Any) -> Array:
+    return broadcast_to(_kept(g, x, **how), shape=x.shape)
 
 
-def _extremum(g: Array, out: Array, x: Array, axis: Any = None, keepdims: bool = False) -> Array:
+def _repeat_mean(g: Array, out: Array, x: Array, **how: Any) -> Array:
+    return _repeat(g / kernels.count(x, how["axis"]), out, x, **how)
+
+
+def _extremum(g: Array, out: Array, x: Array, **how: Any) -> Array:
     """Share ``g`` equally among the entries that attain the extremum (NaN attains NaN)."""
-    hit = (x == _kept(out, x, axis, keepdims)) | (x != x)
-    ties = np.sum(hit, axis=axis, keepdims=True).astype(x.dtype)
-    return np.where(hit, _kept(g, x, axis, keepdims) / ties, 0)
+    hit = (x == _kept(out, x, **how)) | (x != x)
+    ties = np.sum(hit, axis=how["axis"], keepdims=True).astype(x.dtype)
+    return np.where(hit, _kept(g, x, **how) / ties, 0)
+
+
+def _won(g: Array, out: Array, x: Array, y: Array) -> Array:
+    """Give ``g`` to ``x`` where it is the larger or smaller of the two, half where they tie."""
+    return np.where(x == y, 0.5 * g, g * (x == out))
 
 
 def _power(g: Array, out: Array, x: Array, y: Array) -> Array:
     """``y * x ** (y - 1)``, finite at ``x = 0`` where it should be: 0 * inf never occurs."""
-    if not isinstance(y, int | float | np.generic):
+    if not isinstance(y, int | float | np.number):
         return g * (y * x ** np.where(y != 0, y - 1, 1))
     if y == 2:
         return g * x * 2
-    return g * (y * x ** (y - 1)) if y not in (0, 1) else g * y
+    return g * y if y in (0, 1) else g * (y * x ** (y - 1))
 
 
 def _exponent(g: Array, out: Array, x: Array, y: Array) -> Array:
@@ -118,46 +122,43 @@ def _exponent(g: Array, out: Array, x: Array, y: Array) -> Array:
     return g * (out * np.log(np.where((x == 0) & (y >= 0), 1, x)))
 
 
+def _matmul(position: int, g: Array, x: Array, y: Array) -> Array:
+    """``g @ y.T`` or ``x.T @ g``, a 1-d ``x`` read as a row and a 1-d ``y`` as a column."""
+    if y.ndim == 1:
+        y, g = np.expand_dims(y, 1), np.expand_dims(g, -1)
+        return _matmul(position, g, x, y) if position == 0 else _matmul(1, g, x, y)[..., 0]
+    if x.ndim == 1:
+        x, g = np.expand_dims(x, 0), np.expand_dims(g, -2)
+        return _matmul(position, g, x, y) if position == 1 else _matmul(0, g, x, y)[..., 0, :]
+    return g @ _swap(y) if position == 0 else _swap(x) @ g
+
+
 def _swap(x: Array) -> Array:
     """Transpose each matrix in ``x``: its last two axes change places."""
     return x.T if x.ndim == 2 else np.transpose(x, (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
 
 
-def _outer(x: Array, y: Array, g: Array) -> tuple[Array, Array, Array]:
-    """Read a 1-d ``x`` as a row and a 1-d ``y`` as a column, and ``g`` to match."""
-    if x.ndim == 1:
-        x, g = np.expand_dims(x, 0), np.expand_dims(g, -1 if y.ndim == 1 else -2)
-    if y.ndim == 1:
-        y, g = np.expand_dims(y, 1), np.expand_dims(g, -1)
-    return x, y, g
+def _transpose_back(g: Array, out: Array, x: Array, axes: Any) -> Array:
+    return np.transpose(g, axes and sorted(range(x.ndim), key=lambda i: axes[i] % x.ndim))
 
 
-def _matmul_x(g: Array, out: Array, x: Array, y: Array) -> Array:
-    _, Y, G = _outer(x, y, g)
-    return G @ _swap(Y) if x.ndim > 1 else np.squeeze(G @ _swap(Y), -2)
-
-
-def _matmul_y(g: Array, out: Array, x: Array, y: Array) -> Array:
-    X, _, G = _outer(x, y, g)
-    return _swap(X) @ G if y.ndim > 1 else np.squeeze(_swap(X) @ G, -1)
-
-
-def _inverse(axes: Any) -> tuple[int, ...] | None:
-    """Return the permutation that undoes ``axes``."""
-    return axes and tuple(sorted(range(len(axes)), key=lambda i: axes[i] % len(axes)))
-
-
-def _slice(i: int, g: Array, out: Array, *arrays: Array, axis: int = 0) -> Array:
-    """Take the slice of ``g`` along ``axis`` where the i-th array went."""
+def _part(i: int, g: Array, out: Array, *arrays: Array, axis: int) -> Array:
+    """Take the part of ``g`` along ``axis`` where the i-th array went."""
     start = int(np.sum([array.shape[axis] for array in arrays[:i]]))
-    part = slice(start, start + arrays[i].shape[axis])
-    return g[(slice(None),) * (axis % out.ndim) + (part,)]
+    return _along(g, axis, slice(start, start + arrays[i].shape[axis]))
 
 
-def _layer(i: int, g: Array, out: Array, *arrays: Array, axis: int = 0) -> Array:
-    """Take the i-th layer of ``g`` along ``axis``."""
-    return g[(slice(None),) * (axis % out.ndim) + (i,)]
+def _along(g: Array, axis: int, key: Any) -> Array:
+    return g[(slice(None),) * (axis % g.ndim) + (key,)]
 
+
+_true = lambda g, out, condition, x, y: np.where(condition, g, 0)
+_false = lambda g, out, condition, x, y: np.where(condition, 0, g)
+_reshape_back = lambda g, out, x, **how: np.reshape(g, x.shape)
+_matmul_x = lambda g, out, x, y: _matmul(0, g, x, y)
+_matmul_y = lambda g, out, x, y: _matmul(1, g, x, y)
+_broadcast_back = lambda g, out, x, shape: broadcast_to(g, shape=x.shape)
+_layer = lambda i, g, out, *arrays, axis: _along(g, axis, i)
 
 # The table ---------------------------------------------------------------------------------------
 # An entry is an op and, below it, how it is shown. Some names shadow builtins (sum, pow, max, min,
@@ -173,123 +174,55 @@ div = Op("div", np.divide, lambda g, out, x, y: g / y, lambda g, out, x, y: -g *
 div.show("÷", r"\frac{{{0}}}{{{1}}}")
 pow = Op("pow", np.power, _power, _exponent)
 pow.show("**", "{{{0}}}^{{{1}}}")
-neg = Op("neg", np.negative, lambda g, out, x: -g)
-neg.show("−", "-{0}")
+neg = Op("neg", np.negative, lambda g, out, x: -g).show("−", "-{0}")
 
-sqrt = Op("sqrt", np.sqrt, lambda g, out, x: g / (2 * out))
-sqrt.show("√", r"\sqrt{{{0}}}")
-exp = Op("exp", np.exp, lambda g, out, x: g * out)
-exp.show("exp", "e^{{{0}}}")
-log = Op("log", np.log, lambda g, out, x: g / x)
-log.show("log", r"\log {0}")
-tanh = Op("tanh", np.tanh, lambda g, out, x: g * (1 - out * out))
-tanh.show("tanh", r"\tanh {0}")
-sin = Op("sin", np.sin, lambda g, out, x: g * np.cos(x))
-sin.show("sin", r"\sin {0}")
-cos = Op("cos", np.cos, lambda g, out, x: -g * np.sin(x))
-cos.show("cos", r"\cos {0}")
-abs = Op("abs", np.absolute, lambda g, out, x: g * np.sign(x))
-abs.show("|·|", r"\left|{0}\right|")
-relu = Op("relu", kernels.relu, lambda g, out, x: g * (out > 0))
-relu.show("relu", r"\max({0}, 0)")
+sqrt = Op("sqrt", np.sqrt, lambda g, out, x: g / (2 * out)).show("√", r"\sqrt{{{0}}}")
+exp = Op("exp", np.exp, lambda g, out, x: g * out).show("exp", "e^{{{0}}}")
+log = Op("log", np.log, lambda g, out, x: g / x).show("log", r"\log {0}")
+tanh = Op("tanh", np.tanh, lambda g, out, x: g * (1 - out * out)).show("tanh", r"\tanh {0}")
+sin = Op("sin", np.sin, lambda g, out, x: g * np.cos(x)).show("sin", r"\sin {0}")
+cos = Op("cos", np.cos, lambda g, out, x: -g * np.sin(x)).show("cos", r"\cos {0}")
+abs = Op("abs", np.absolute, lambda g, out, x: g * np.sign(x)).show("|·|", r"\left|{0}\right|")
+relu = Op("relu", kernels.relu, lambda g, out, x: g * (out > 0)).show("relu", r"\max({0}, 0)")
 
-maximum = Op(
-    "maximum",
-    np.maximum,  # where the two are equal, half to each
-    lambda g, out, x, y: 0.5 * g * (x >= y) + 0.5 * g * (x > y),
-    lambda g, out, x, y: 0.5 * g * (y >= x) + 0.5 * g * (y > x),
-)
+maximum = Op("maximum", np.maximum, _won, lambda g, out, x, y: _won(g, out, y, x))
 maximum.show("max", r"\max({0}, {1})")
-minimum = Op(
-    "minimum",
-    np.minimum,
-    lambda g, out, x, y: 0.5 * g * (x <= y) + 0.5 * g * (x < y),
-    lambda g, out, x, y: 0.5 * g * (y <= x) + 0.5 * g * (y < x),
-)
+minimum = Op("minimum", np.minimum, _won, lambda g, out, x, y: _won(g, out, y, x))
 minimum.show("min", r"\min({0}, {1})")
-where = Op(
-    "where",
-    np.where,
-    None,
-    lambda g, out, c, x, y: np.where(c, g, 0),
-    lambda g, out, c, x, y: np.where(c, 0, g),
-)
+where = Op("where", np.where, None, _true, _false)
 where.show("where", r"\begin{{cases}} {1} & {0} \\ {2} & \text{{else}} \end{{cases}}")
 matmul = Op("matmul", np.matmul, _matmul_x, _matmul_y)
 matmul.show("@", "{0} {1}")
 
-_REDUCED = {"axis": None, "keepdims": False}
-sum = Op("sum", np.sum, lambda g, out, x, **how: _repeat(g, x, **how), params=_REDUCED)
-sum.show("Σ", r"\sum {0}")
-mean = Op(
-    "mean",
-    np.mean,
-    lambda g, out, x, **how: _repeat(g / kernels.count(x, how["axis"]), x, **how),
-    params=_REDUCED,
-)
+_REDUCED: dict[str, Any] = {"axis": None, "keepdims": False}
+sum = Op("sum", np.sum, _repeat, params=_REDUCED).show("Σ", r"\sum {0}")
+mean = Op("mean", np.mean, _repeat_mean, params=_REDUCED)
 mean.show("mean", r"\operatorname{{mean}} {0}")
-max = Op("max", np.max, _extremum, params=_REDUCED)
-max.show("max", r"\max {0}")
-min = Op("min", np.min, _extremum, params=_REDUCED)
-min.show("min", r"\min {0}")
+max = Op("max", np.max, _extremum, params=_REDUCED).show("max", r"\max {0}")
+min = Op("min", np.min, _extremum, params=_REDUCED).show("min", r"\min {0}")
 
-# Moving values about. The linear ones come in pairs, each the transpose of the other.
+# Moving values about, each with its transpose (broadcast_to and sum_to, index and scatter).
 
-reshape = Op(
-    "reshape",
-    np.reshape,
-    lambda g, out, x, shape: np.reshape(g, x.shape),
-    params={"shape": None},
-)
-reshape.show("reshape", "{0}")
-transpose = Op(
-    "transpose",
-    np.transpose,
-    lambda g, out, x, axes: np.transpose(g, _inverse(axes)),
-    params={"axes": None},
-)
+reshape = Op("reshape", np.reshape, _reshape_back, params={"shape": None}).show("reshape", "{0}")
+squeeze = Op("squeeze", np.squeeze, _reshape_back, params={"axis": None})
+expand_dims = Op("expand_dims", np.expand_dims, _reshape_back, params={"axis": None})
+transpose = Op("transpose", np.transpose, _transpose_back, params={"axes": None})
 transpose.show("ᵀ", "{{{0}}}^T")
-squeeze = Op(
-    "squeeze",
-    np.squeeze,
-    lambda g, out, x, axis: np.reshape(g, x.shape),
-    params={"axis": None},
-)
-expand_dims = Op(
-    "expand_dims",
-    np.expand_dims,
-    lambda g, out, x, axis: np.reshape(g, x.shape),
-    params={"axis": None},
-)
-broadcast_to = Op(
-    "broadcast_to",
-    np.broadcast_to,
-    lambda g, out, x, shape: g,  # the engine sums it to the shape of x
-    params={"shape": None},
-)
-broadcast_to.show("repeat", "{0}")
-sum_to = Op(
-    "sum_to",
-    kernels.sum_to,
-    lambda g, out, x, shape: broadcast_to(g, shape=x.shape),
-    params={"shape": None},
-)
-sum_to.show("Σ broadcast", r"\sum {0}")
+_SHAPE, _KEY = {"shape": None}, {"key": None}
+broadcast_to: Op = Op("broadcast_to", np.broadcast_to, lambda g, out, x, shape: g, params=_SHAPE)
+broadcast_to.show("repeat", "{0}")  # its transpose, the sum, is what the engine does to every g
+sum_to = Op("sum_to", kernels.sum_to, _broadcast_back, params=_SHAPE)
+sum_to.show("Σ", r"\sum {0}")
 index = Op(
-    "index",
-    kernels.take,
-    lambda g, out, x, key: scatter(g, key=key, shape=x.shape),
-    params={"key": None},
+    "index", kernels.take, lambda g, out, x, key: scatter(g, key=key, shape=x.shape), params=_KEY
 )
 index.show("[ ]", "{{{0}}}_i")
-scatter = Op(
-    "scatter",
-    kernels.scatter,
-    lambda g, out, x, key, shape: index(g, key=key),
-    params={"key": None, "shape": None},
+scatter: Op = Op(
+    "scatter", kernels.scatter, lambda g, out, x, key, shape: g[key], params=_KEY | _SHAPE
 )
-concatenate = Op("concatenate", kernels.concatenate, _slice, params={"axis": 0}, variadic=True)
+scatter.show("scatter", r"\operatorname{{scatter}} {0}")
+concatenate = Op("concatenate", kernels.concatenate, _part, params={"axis": 0}, variadic=True)
 stack = Op("stack", kernels.stack, _layer, params={"axis": 0}, variadic=True)
 astype = Op("astype", kernels.astype, lambda g, out, x, dtype: g, params={"dtype": None})
-astype.show("astype", "{0}")
+astype.show("cast", "{0}")
 NUMPY |= {np.concatenate: concatenate, np.stack: stack, np.amax: max, np.amin: min}

@@ -1,33 +1,97 @@
 """Tensor: an array that remembers the call that made it.
 
-A Tensor behaves like a NumPy array: operators, methods, and NumPy's own functions. Whatever of
-these it meets, the call is recorded in one place, `Tensor._record`, as ``(op, inputs, params)``.
+A Tensor behaves like a NumPy array: operators, methods, and NumPy's own functions. Whichever of
+these it meets, the call is recorded in one place, `_record`, as ``(op, inputs, params)``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import operator
+from collections.abc import Callable, Iterator
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
-from . import dispatch, engine, functional, ops
+from . import engine, functional, kernels, ops
 from .context import state
-from .engine import NUMBERS, Node, clock
-from .errors import GradientError, OperandError, ShapeError, describe, explain
+from .dispatch import NumpyProtocols, as_data, as_key, as_operand, like, plain
+from .errors import explain, refused
 from .kernels import Array, Axis
+from .node import NUMBERS, Node, clock
+from .ops import Op
 
 _NOTHING: dict[str, Any] = {}
 _PLAIN = NUMBERS | {float, int, bool}  # types of operands that need no second look
 
 
-class Tensor(Node):
+def _record(op: Op, args: tuple[Any, ...], params: dict[str, Any] = _NOTHING) -> Tensor:
+    """Compute ``op(*args, **params)``, and remember the call if an argument requires grad."""
+    requires_grad = False
+    values: list[Any] = []
+    for a in args:
+        if isinstance(a, Tensor):
+            if a._requires_grad:
+                requires_grad = True
+            a = a._data
+        elif type(a) not in _PLAIN:
+            a = as_operand(a, op, args)
+            args = (*args[: len(values)], a, *args[len(values) + 1 :])
+        values.append(a)
+    try:
+        data = op.kernel(*values, **params) if params else op.kernel(*values)
+    except (TypeError, ValueError, IndexError) as error:
+        raise explain(op.name, args, params, error) from error
+    out = _new(Tensor)
+    out._data = data
+    out._grad = out.name = None
+    recording, out.scope, _ = state.get()
+    if requires_grad and recording:
+        out._requires_grad = True
+        out.op = op
+        out.inputs = args
+        out.values = values
+        out.params = params
+    else:
+        out._requires_grad = False
+        out.op, out.inputs, out.values, out.params = None, (), (), _NOTHING
+    out.time = next(clock)
+    return out
+
+
+def _binary(op: Op) -> Any:
+    """Return the operator, and the one that Python calls when the Tensor is on the right."""
+    return lambda x, y: _record(op, (x, y)), lambda x, y: _record(op, (y, x))
+
+
+def _comparison(compare: Callable[[Any, Any], Any]) -> Any:
+    """Compare elementwise, with a plain array of booleans as the result."""
+    return lambda x, y: compare(x._data, plain(y))
+
+
+def _unary(op: Op) -> Any:
+    return _named(lambda x: _record(op, (x,)), op.name, f"`numpy.{op.name}` of each entry.")
+
+
+def _reduction(op: Op, doc: str) -> Any:
+    def reduce(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        return _record(op, (x,), {"axis": axis, "keepdims": keepdims})
+
+    return _named(reduce, op.name, f"{doc}, over ``axis``: None (all), an int or a tuple.")
+
+
+def _named(function: Any, name: str, doc: str) -> Any:
+    function.__name__, function.__qualname__, function.__doc__ = name, f"Tensor.{name}", doc
+    return function
+
+
+class Tensor(NumpyProtocols, Node):
     """An array, differentiable with respect to what it was computed from.
 
     ``data`` is anything that `numpy.array` takes and that is boolean, integer or floating; it is
-    copied unless ``copy=False``. Integers with ``requires_grad=True`` become float64. Arrays of
-    other libraries that speak NumPy's protocols are kept as they are. Raises an OperandError (a
-    TypeError) for a Tensor, complex, string or object data.
+    copied unless ``copy=False``; arrays of other libraries that speak NumPy's protocols stay what
+    they are. Integers with ``requires_grad=True`` become float64. Raises an OperandError (a
+    TypeError) for a Tensor, for complex, string or object data.
 
     >>> x = Tensor([[7.0, 70.0], [8.0, 80.0]], requires_grad=True, name="x")
     >>> y = (x**2).sum()
@@ -39,6 +103,7 @@ class Tensor(Node):
 
     __slots__ = ("__weakref__",)
     kind = "input"  # how a leaf of this class is drawn
+    _record = staticmethod(_record)
 
     def __init__(
         self,
@@ -49,7 +114,7 @@ class Tensor(Node):
         name: str | None = None,
         copy: bool = True,
     ) -> None:
-        value = _as_data(data, dtype, copy)
+        value = as_data(data, dtype, copy)
         if requires_grad and value.dtype.kind != "f":
             value = value.astype(np.float64)
         self._data, self._grad, self._requires_grad = value, None, bool(requires_grad)
@@ -59,85 +124,27 @@ class Tensor(Node):
     def _constant(self, value: Array, requires_grad: bool = False) -> Tensor:
         return Tensor(value, requires_grad=requires_grad, copy=False)
 
-    # Recording -----------------------------------------------------------------------------------
-
-    @staticmethod
-    def _record(op: ops.Op, args: tuple[Any, ...], params: dict[str, Any] = _NOTHING) -> Tensor:
-        """Compute ``op(*args, **params)``, and remember the call if a gradient may be asked for."""
-        requires_grad = False
-        values = []
-        for a in args:
-            if isinstance(a, Tensor):
-                values.append(a._data)
-                if a._requires_grad:
-                    requires_grad = True
-            elif type(a) in _PLAIN:
-                values.append(a)
-            else:
-                at = len(values)
-                values.append(_as_operand(a, op, args))
-                args = (*args[:at], values[at], *args[at + 1 :])
-        try:
-            data = op.kernel(*values, **params) if params else op.kernel(*values)
-        except (TypeError, ValueError, IndexError) as error:
-            raise explain(op.name, args, params, error) from error
-        out = _new(Tensor)
-        out._data = data
-        out._grad = out.name = None
-        recording, out.scope, _ = state.get()
-        if requires_grad and recording:
-            out._requires_grad = True
-            out.op, out.inputs, out.values, out.params = op, args, values, params
-        else:
-            out._requires_grad = False
-            out.op, out.inputs, out.values, out.params = None, (), (), _NOTHING
-        out.time = next(clock)
-        return out
-
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        if method != "__call__":
-            raise OperandError(
-                f"np.{ufunc.__name__}.{method} on a Tensor has no derivative rule; use np.sum, "
-                "np.max or another function of its own"
-            )
-        return self._dispatch(ufunc, inputs, kwargs)
-
-    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        return self._dispatch(function, args, kwargs)
-
-    def _dispatch(self, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
-        op = ops.NUMPY.get(function)
-        if op is ops.where and len(args) == 1:
-            function, op = np.nonzero, None
-        if op is not None:
-            return self._record(op, *dispatch.bind(op, function, args, kwargs))
-        if function in functional.COMPOSED:
-            return functional.COMPOSED[function](*args, **kwargs)
-        if function in dispatch.CONSTANT:
-            return function(*_plain(args), **_plain(kwargs))
-        raise dispatch.refuse(function)
-
     # What it holds -------------------------------------------------------------------------------
+
+    shape = property(attrgetter("_data.shape"), doc="The length of each axis.")
+    ndim = property(attrgetter("_data.ndim"), doc="The number of axes.")
+    size = property(attrgetter("_data.size"), doc="The number of entries.")
+    dtype = property(attrgetter("_data.dtype"), doc="The type of the entries.")
 
     @property
     def data(self) -> Array:
         """The values: an array, or a NumPy scalar if there are no axes.
 
-        A leaf may be given new data of its shape, which keep its dtype (``p.data -= step``).
+        A leaf may be given new data of its shape, which keep its dtype: ``p.data -= step``.
         """
         return self._data
 
     @data.setter
     def data(self, value: Any) -> None:
         if self.op is not None:
-            raise GradientError(
-                f"{describe(self)} is the result of {self.op.name}; only a leaf can be given new "
-                "data. Make a leaf of it with .detach()"
-            )
-        value = _as_data(value, self._data.dtype, copy=value is not self._data)
-        if value.shape != self._data.shape:
-            raise ShapeError(f"{describe(self)} cannot be given data of shape {value.shape}")
-        self._data, self.time = value, next(clock)
+            raise refused(self, "new data")
+        self._data = like(self, value, copy=value is not self._data)
+        self.time = next(clock)
 
     @property
     def grad(self) -> Array | None:
@@ -148,12 +155,7 @@ class Tensor(Node):
 
     @grad.setter
     def grad(self, value: Any) -> None:
-        if value is not None:
-            value = _as_data(value, self._data.dtype, copy=True)
-            if value.shape not in (self.shape, ()):
-                raise ShapeError(f"{describe(self)} cannot have a gradient of shape {value.shape}")
-            value = np.broadcast_to(value, self.shape).copy()
-        self._grad = value
+        self._grad = None if value is None else like(self, value, copy=True)
 
     @property
     def requires_grad(self) -> bool:
@@ -162,39 +164,14 @@ class Tensor(Node):
 
     @requires_grad.setter
     def requires_grad(self, on: bool) -> None:
-        if self.op is not None:
-            raise GradientError(
-                f"{describe(self)} is the result of {self.op.name}, so whether it requires grad "
-                "follows from its inputs; use .detach() for its value alone"
-            )
-        if on and self._data.dtype.kind != "f":
-            raise OperandError(f"{describe(self)} holds no floats, so it cannot require grad")
+        if self.op is not None or (on and self._data.dtype.kind != "f"):
+            raise refused(self, "requires_grad" if self.op else "integers")
         self._requires_grad = bool(on)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The length of each axis."""
-        return self._data.shape  # type: ignore[no-any-return]
-
-    @property
-    def ndim(self) -> int:
-        """The number of axes."""
-        return self._data.ndim  # type: ignore[no-any-return]
-
-    @property
-    def size(self) -> int:
-        """The number of entries."""
-        return self._data.size  # type: ignore[no-any-return]
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The type of the entries."""
-        return self._data.dtype  # type: ignore[no-any-return]
 
     def item(self) -> bool | int | float:
         """Return the single entry as a Python number."""
         if self.size != 1:
-            raise ShapeError(f"item() takes a single entry; {describe(self)} has {self.size}")
+            raise refused(self, "item")
         return self._data.item()  # type: ignore[no-any-return]
 
     def numpy(self) -> Array:
@@ -226,184 +203,80 @@ class Tensor(Node):
         found: list[tuple[Tensor, Array | None]] = []
         seen: set[int] = set()
         for tensor, g in engine.backprop(self, grad):
-            if tensor.op is None or retain_grad:
-                if type(g) not in NUMBERS:
-                    g = engine.own(g, seen)
-                found.append((tensor, g))
-            else:
-                found.append((tensor, None))
+            if not retain_grad and tensor.op is not None:
+                g = None
+            elif type(g) not in NUMBERS:
+                g = kernels.own(g, seen)
+            found.append((tensor, g))
         for tensor, g in found:
-            old = tensor._grad if tensor.op is None else None
-            tensor._grad = g if old is None else old + g
+            if tensor.op is None and tensor._grad is not None:
+                g = tensor._grad + g
+            tensor._grad = g
 
-    # Operators -----------------------------------------------------------------------------------
+    # Operators and methods, as arrays have them --------------------------------------------------
 
-    def __add__(self, other: Any) -> Tensor:
-        return self._record(ops.add, (self, other))
-
-    def __radd__(self, other: Any) -> Tensor:
-        return self._record(ops.add, (other, self))
-
-    def __sub__(self, other: Any) -> Tensor:
-        return self._record(ops.sub, (self, other))
-
-    def __rsub__(self, other: Any) -> Tensor:
-        return self._record(ops.sub, (other, self))
-
-    def __mul__(self, other: Any) -> Tensor:
-        return self._record(ops.mul, (self, other))
-
-    def __rmul__(self, other: Any) -> Tensor:
-        return self._record(ops.mul, (other, self))
-
-    def __truediv__(self, other: Any) -> Tensor:
-        return self._record(ops.div, (self, other))
-
-    def __rtruediv__(self, other: Any) -> Tensor:
-        return self._record(ops.div, (other, self))
-
-    def __pow__(self, other: Any) -> Tensor:
-        return self._record(ops.pow, (self, other))
-
-    def __rpow__(self, other: Any) -> Tensor:
-        return self._record(ops.pow, (other, self))
-
-    def __matmul__(self, other: Any) -> Tensor:
-        return self._record(ops.matmul, (self, other))
-
-    def __rmatmul__(self, other: Any) -> Tensor:
-        return self._record(ops.matmul, (other, self))
-
-    def __neg__(self) -> Tensor:
-        return self._record(ops.neg, (self,))
-
-    def __pos__(self) -> Tensor:
-        return self
-
-    def __abs__(self) -> Tensor:
-        return self._record(ops.abs, (self,))
-
-    # Comparisons are elementwise and give plain arrays of booleans.
-
-    def __eq__(self, other: object) -> Any:
-        return self._data == _plain(other)
-
-    def __ne__(self, other: object) -> Any:
-        return self._data != _plain(other)
-
-    def __lt__(self, other: Any) -> Any:
-        return self._data < _plain(other)
-
-    def __le__(self, other: Any) -> Any:
-        return self._data <= _plain(other)
-
-    def __gt__(self, other: Any) -> Any:
-        return self._data > _plain(other)
-
-    def __ge__(self, other: Any) -> Any:
-        return self._data >= _plain(other)
-
+    __add__, __radd__ = _binary(ops.add)
+    __sub__, __rsub__ = _binary(ops.sub)
+    __mul__, __rmul__ = _binary(ops.mul)
+    __truediv__, __rtruediv__ = _binary(ops.div)
+    __pow__, __rpow__ = _binary(ops.pow)
+    __matmul__, __rmatmul__ = _binary(ops.matmul)
+    __neg__ = _unary(ops.neg)
+    __abs__ = _unary(ops.abs)
+    __eq__ = _comparison(operator.eq)
+    __ne__ = _comparison(operator.ne)
+    __lt__ = _comparison(operator.lt)
+    __le__ = _comparison(operator.le)
+    __gt__ = _comparison(operator.gt)
+    __ge__ = _comparison(operator.ge)
     __hash__ = object.__hash__
 
-    # Methods, as arrays have them ----------------------------------------------------------------
-
-    def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        """Sum over ``axis``: all entries, one axis, or a tuple of axes."""
-        return self._record(ops.sum, (self,), {"axis": axis, "keepdims": keepdims})
-
-    def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        """Average over ``axis``."""
-        return self._record(ops.mean, (self,), {"axis": axis, "keepdims": keepdims})
-
-    def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        """Take the largest entry along ``axis``; ties share the gradient equally."""
-        return self._record(ops.max, (self,), {"axis": axis, "keepdims": keepdims})
-
-    def min(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        """Take the smallest entry along ``axis``; ties share the gradient equally."""
-        return self._record(ops.min, (self,), {"axis": axis, "keepdims": keepdims})
-
-    def var(self, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
-        """Variance over ``axis``, composed of means; divides by the count minus ``ddof``."""
-        return functional.var(self, axis, ddof=ddof, keepdims=keepdims)  # type: ignore[no-any-return]
-
-    def std(self, axis: Axis = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
-        """Take the square root of `var`."""
-        return functional.std(self, axis, ddof=ddof, keepdims=keepdims)  # type: ignore[no-any-return]
-
-    def exp(self) -> Tensor:
-        """Take e to the power of each entry."""
-        return self._record(ops.exp, (self,))
-
-    def log(self) -> Tensor:
-        """Take the natural logarithm of each entry."""
-        return self._record(ops.log, (self,))
-
-    def sqrt(self) -> Tensor:
-        """Take the square root of each entry."""
-        return self._record(ops.sqrt, (self,))
-
-    def tanh(self) -> Tensor:
-        """Take the hyperbolic tangent of each entry."""
-        return self._record(ops.tanh, (self,))
-
-    def relu(self) -> Tensor:
-        """Replace negative entries by 0; the derivative at 0 is 0."""
-        return self._record(ops.relu, (self,))
-
-    def sigmoid(self) -> Tensor:
-        """Take ``1 / (1 + exp(-x))`` of each entry."""
-        return functional.sigmoid(self)  # type: ignore[no-any-return]
+    sum = _reduction(ops.sum, "Sum")
+    mean = _reduction(ops.mean, "Average")
+    max = _reduction(ops.max, "Take the largest entry (ties share the gradient)")
+    min = _reduction(ops.min, "Take the smallest entry (ties share the gradient)")
+    var, std = functional.var, functional.std
+    exp = _unary(ops.exp)
+    log = _unary(ops.log)
+    sqrt = _unary(ops.sqrt)
+    tanh = _unary(ops.tanh)
+    relu = _unary(ops.relu)
+    T = property(lambda self: self.transpose(), doc="The axes in reverse order.")
 
     def reshape(self, *shape: Any) -> Tensor:
         """Arrange the same entries in another shape; one length may be -1."""
-        new = shape[0] if len(shape) == 1 else shape
-        return self._record(ops.reshape, (self,), {"shape": new})
+        return _record(ops.reshape, (self,), {"shape": shape[0] if len(shape) == 1 else shape})
 
     def transpose(self, *axes: Any) -> Tensor:
         """Reorder the axes: reverse them, or put them in the order given."""
         order = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes or None
-        return self._record(ops.transpose, (self,), {"axes": order})
-
-    @property
-    def T(self) -> Tensor:
-        """The axes in reverse order."""
-        return self._record(ops.transpose, (self,), {"axes": None})
+        return _record(ops.transpose, (self,), {"axes": order})
 
     def squeeze(self, axis: Axis = None) -> Tensor:
         """Remove axes of length 1."""
-        return self._record(ops.squeeze, (self,), {"axis": axis})
+        return _record(ops.squeeze, (self,), {"axis": axis})
 
     def astype(self, dtype: Any) -> Tensor:
         """Cast to ``dtype``; a cast to integers or booleans is a constant."""
         dtype = np.dtype(dtype)
         if dtype.kind != "f":
-            return self._constant(_as_data(self._data, dtype, copy=True))
-        return self._record(ops.astype, (self,), {"dtype": dtype})
+            return self._constant(as_data(self._data, dtype, copy=True))
+        return _record(ops.astype, (self,), {"dtype": dtype})
+
+    def __pos__(self) -> Tensor:
+        return self
 
     def __getitem__(self, key: Any) -> Tensor:
-        return self._record(ops.index, (self,), {"key": _as_key(key)})
+        return _record(ops.index, (self,), {"key": as_key(key)})
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        raise OperandError(
-            f"{describe(self)} cannot be changed in place: the backward pass needs the old "
-            "values. Build a new tensor, for instance np.where(mask, value, t)"
-        )
+        raise refused(self, "assignment")
 
-    # Protocols -----------------------------------------------------------------------------------
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        if self._requires_grad:
-            raise OperandError(
-                f"{describe(self)} requires grad, and an array cannot: turning it into one would "
-                "cut it off from the graph. Use .numpy() or .detach() if that is meant, and "
-                "np.stack to put Tensors together"
-            )
-        return np.array(self._data, dtype=dtype, copy=copy)
+    # Python's protocols --------------------------------------------------------------------------
 
     def __len__(self) -> int:
         if not self.ndim:
-            raise OperandError(f"{describe(self)} has no axes, and so no length")
+            raise refused(self, "length")
         return len(self._data)
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -411,9 +284,7 @@ class Tensor(Node):
 
     def __bool__(self) -> bool:
         if self.size != 1:
-            raise ShapeError(
-                f"the truth value of {describe(self)} is ambiguous; use .data.any() or .data.all()"
-            )
+            raise refused(self, "truth")
         return bool(self._data)
 
     def __float__(self) -> float:
@@ -426,70 +297,11 @@ class Tensor(Node):
         return format(self.item(), spec) if spec else str(self)
 
     def __repr__(self) -> str:
-        values = np.array2string(np.asarray(self._data), separator=", ", prefix="Tensor(")
-        notes = [values]
-        if self._data.dtype not in (np.float64, np.int64, np.bool_):
-            notes.append(f"dtype={self._data.dtype}")
-        if self.name:
-            notes.append(f"name={self.name!r}")
-        if self.op is not None:
-            notes.append(f"op={self.op.name}")
-        elif self._requires_grad:
-            notes.append("requires_grad=True")
-        return f"Tensor({', '.join(notes)})"
+        text = np.array2string(np.asarray(self._data), separator=", ", prefix="Tensor(")
+        text += f", dtype={self.dtype}" if self.dtype not in (float, int, bool) else ""
+        text += f", name={self.name!r}" if self.name else ""
+        made = f", op={self.op.name}" if self.op else ""
+        return f"Tensor({text}{made or ', requires_grad=True' * self._requires_grad})"
 
 
 _new = Tensor.__new__
-
-
-def _as_data(data: Any, dtype: Any, copy: bool) -> Array:
-    """Make ``data`` what a Tensor holds: a real array, or a NumPy scalar if it has no axes."""
-    if isinstance(data, Node):
-        raise OperandError(
-            f"{describe(data)} is a Tensor already; use it as it is, or .detach() for a leaf"
-        )
-    foreign = hasattr(data, "__array_function__") and not isinstance(data, np.ndarray)
-    if foreign:
-        value = data if dtype is None else data.astype(dtype)
-    else:
-        try:
-            value = np.array(data, dtype=dtype, copy=True if copy else None)
-        except (TypeError, ValueError) as error:
-            raise OperandError(f"Tensor({describe(data)}): {error}") from error
-    if value.dtype.kind not in "biuf":
-        raise OperandError(
-            f"Tensor({describe(data)}): a Tensor holds booleans, integers or floats, not "
-            f"{value.dtype}"
-        )
-    return value[()] if copy and type(value) is np.ndarray and not value.shape else value
-
-
-def _as_operand(a: Any, op: ops.Op, args: Sequence[Any]) -> Any:
-    """Take an operand that is no Tensor as it is if it is a real array, as an array if a list."""
-    if not hasattr(a, "__array_function__"):
-        if not isinstance(a, list | tuple | np.generic | float | int):
-            raise explain(op.name, args, {}, TypeError(f"cannot work with {describe(a)}"))
-        a = np.asarray(a)
-    if a.dtype.kind not in "biuf":
-        raise explain(op.name, args, {}, TypeError(f"cannot work with {describe(a)}"))
-    return a
-
-
-def _as_key(key: Any) -> Any:
-    """Take the Tensors in an index as arrays, and a copy of its arrays: the call must not change."""
-    if isinstance(key, tuple):
-        return tuple(_as_key(k) for k in key)
-    if isinstance(key, Node):
-        return np.array(key._data)
-    return np.array(key) if isinstance(key, list | np.ndarray) else key
-
-
-def _plain(value: Any) -> Any:
-    """Replace Tensors by their data, in nested lists, tuples and dicts too."""
-    if isinstance(value, Node):
-        return value._data
-    if isinstance(value, list | tuple):
-        return type(value)(_plain(v) for v in value)
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return value

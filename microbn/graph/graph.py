@@ -6,12 +6,14 @@ use. So the same program gives the same graph, whatever else the process has com
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Literal
 
 import numpy as np
 
+from ..ops import Op
 from ..tensor import Tensor
 
 Kind = Literal["input", "parameter", "constant", "op", "output"]
@@ -55,7 +57,7 @@ class Graph:
     >>> graph
     <Graph: 4 nodes, 4 edges>
     >>> [node.name or node.label for node in graph.nodes]
-    ['x', '×', 'mean', '/ 2']
+    ['x', '×', 'mean', '÷ 2']
     >>> [(edge.source, edge.target) for edge in graph.edges]
     [(0, 1), (0, 1), (1, 2), (2, 3)]
     """
@@ -82,12 +84,12 @@ class Graph:
                     "give the Tensor that the computation ended in"
                 )
         snapshot = _Snapshot()
+        results = {id(output) for output in outputs}
         for tensor in _in_order(outputs):
-            kind: Kind = "output" if any(tensor is output for output in outputs) else "op"
             if tensor.op is not None:
-                snapshot.add_op(tensor, kind)
+                snapshot.add_op(tensor, tensor.op, "output" if id(tensor) in results else "op")
         for output in outputs:
-            snapshot.index_of(output, ())
+            snapshot.index_of(output, output.scope)
         return cls(tuple(snapshot.nodes), tuple(snapshot.edges))
 
 
@@ -97,32 +99,31 @@ class _Snapshot:
     def __init__(self) -> None:
         self.nodes: list[Node] = []
         self.edges: list[Edge] = []
-        self.index: dict[int, int] = {}  # by id(): the graph being read keeps them all alive
+        self.index: dict[int, int] = {}  # by id(): the outputs keep everything here alive
 
-    def add_op(self, tensor: Tensor, kind: Kind) -> None:
+    def add_op(self, tensor: Tensor, op: Op, kind: Kind) -> None:
         """Add the call that made ``tensor``: first those arguments that are leaves, then itself."""
         values = [(i, a) for i, a in enumerate(tensor.inputs) if _is_node(a)]
         sources = [self.index_of(a, tensor.scope) for _, a in values]
-        broadcast = _broadcasts(tensor, [tuple(a.shape) for _, a in values])
-        target = self._add(tensor, kind, tensor.op.name, _label(tensor), tensor.scope)
-        for (position, _), source in zip(values, sources, strict=True):
-            stretched = broadcast and self.nodes[source].shape != self.nodes[target].shape
-            self.edges.append(Edge(source, target, position, stretched))
+        target = self._add(tensor, kind, tensor.scope, op.name, _label(op, tensor.inputs))
+        shapes = [self.nodes[source].shape for source in sources]
+        stretches = _stretches(op, shapes, self.nodes[target].shape)
+        for (i, _), source, stretch in zip(values, sources, stretches, strict=True):
+            self.edges.append(Edge(source, target, i, stretch))
 
     def index_of(self, value: Any, scope: tuple[str, ...]) -> int:
-        """Return the index of ``value``, which is a leaf if it has none yet.
+        """Return the index of ``value``; if it has none yet, it is a leaf, and is added.
 
-        An array knows no scope: it belongs where it is first used.
+        An array has no scope of its own: it gets that of its first use.
         """
         if id(value) in self.index:
             return self.index[id(value)]
         if not isinstance(value, Tensor):
-            return self._add(value, "constant", None, "", scope)
-        kind: Kind = "parameter" if getattr(value, "kind", "") == "parameter" else "input"
-        return self._add(value, kind, None, "", value.scope)
+            return self._add(value, "constant", scope)
+        return self._add(value, "parameter" if value.kind == "parameter" else "input", value.scope)
 
     def _add(
-        self, value: Any, kind: Kind, op: str | None, label: str, scope: tuple[str, ...]
+        self, value: Any, kind: Kind, scope: tuple[str, ...], op: str | None = None, label: str = ""
     ) -> int:
         index = self.index[id(value)] = len(self.nodes)
         name = value.name if isinstance(value, Tensor) else None
@@ -131,8 +132,8 @@ class _Snapshot:
         return index
 
 
-def _in_order(outputs: tuple[Tensor, ...]) -> list[Tensor]:
-    """Every Tensor that ``outputs`` depend on, in order of creation, which is topological."""
+def _in_order(outputs: Sequence[Tensor]) -> list[Tensor]:
+    """Every Tensor that the outputs depend on, in order of creation, which is topological."""
     found = {id(output): output for output in outputs}
     pending = list(found.values())
     while pending:
@@ -140,40 +141,43 @@ def _in_order(outputs: tuple[Tensor, ...]) -> list[Tensor]:
             if isinstance(a, Tensor) and id(a) not in found:
                 found[id(a)] = a
                 pending.append(a)
-    return sorted(found.values(), key=lambda tensor: tensor.time)
+    return sorted(found.values(), key=attrgetter("time"))
 
 
 def _is_node(argument: Any) -> bool:
-    """Tensors and arrays (of any library) are nodes, scalars are not."""
-    if isinstance(argument, Tensor):
-        return True
-    return hasattr(argument, "shape") and not isinstance(argument, np.generic)
+    """Tensors and arrays (of any library) are nodes; scalars are not."""
+    return isinstance(argument, Tensor) or (
+        hasattr(argument, "shape") and not isinstance(argument, np.generic)
+    )
 
 
-def _label(tensor: Tensor) -> str:
-    """The op with its scalar arguments in their places: ``+ 1e-05``, ``2 −``, ``clip(·, 0, 1)``."""
-    label, inputs = tensor.op.label, tensor.inputs
-    if all(_is_node(a) for a in inputs):
-        return str(label)
-    infix = len(inputs) == 2 and not label.isidentifier()
-    words = ["" if infix and _is_node(a) else _scalar(a) for a in inputs]
-    return f"{words[0]} {label} {words[1]}".strip() if infix else f"{label}({', '.join(words)})"
+def _label(op: Op, inputs: Sequence[Any]) -> str:
+    """The op with its scalar arguments in place: ``+ 1e-05``, ``2 −``, ``where(·, ·, 0)``."""
+    scalars = ["·" if _is_node(a) else _scalar(a) for a in inputs]
+    if all(scalar == "·" for scalar in scalars):
+        return op.label
+    if len(inputs) == 2 and not op.label.isidentifier():
+        return f"{scalars[0]} {op.label} {scalars[1]}".replace("·", "").strip()
+    return f"{op.label}({', '.join(scalars)})"
 
 
-def _scalar(argument: Any) -> str:
-    if _is_node(argument):
-        return "·"
-    return f"{argument:.6g}" if isinstance(argument, float | np.floating) else str(argument)
+def _scalar(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float | np.floating) else str(value)
 
 
-def _broadcasts(tensor: Tensor, shapes: list[tuple[int, ...]]) -> bool:
-    """Whether the op stretched an argument: its result has the shape they broadcast to together.
+def _stretches(
+    op: Op, shapes: Sequence[tuple[int, ...]], result: tuple[int, ...]
+) -> Sequence[bool]:
+    """Say of each argument whether the op broadcast it to the shape of its result.
 
-    A ufunc with a signature (matmul) has axes of its own, so there shapes prove nothing.
+    Broadcasting is what happened if the result has the shape that all arguments broadcast to;
+    not so for ufuncs with a signature, such as matmul, where axes have roles of their own.
     """
-    if all(shape == tensor.shape for shape in shapes) or getattr(tensor.op.fn, "signature", None):
-        return False
+    stretches = [shape != result for shape in shapes]
+    if not any(stretches):
+        return stretches
     try:
-        return np.broadcast_shapes(*shapes) == tuple(tensor.shape)
-    except ValueError:  # they do not broadcast
-        return False
+        broadcast = not getattr(op.fn, "signature", None) and np.broadcast_shapes(*shapes) == result
+    except ValueError:  # these shapes do not broadcast, so the op is of another kind
+        broadcast = False
+    return stretches if broadcast else [False] * len(shapes)

