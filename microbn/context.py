@@ -1,8 +1,8 @@
 """What surrounds a computation: whether it is recorded, and the path of names it happens under.
 
-The state is one immutable record in a context variable, so each thread and each asynchronous task
-has its own. Leaving a context restores the record that entering it replaced, which that record
-itself remembers: contexts nest, can be used again, and work as decorators.
+The state is one tuple in a context variable, so each thread and each asynchronous task
+has its own. Leaving a context restores the tuple that entering it replaced, which the new one
+remembers: contexts nest, can be used again, and work as decorators.
 """
 
 from __future__ import annotations
@@ -10,20 +10,15 @@ from __future__ import annotations
 import inspect
 from contextlib import ContextDecorator
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any
 
 _SUSPENDS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
-class State(NamedTuple):
-    """Whether calls are recorded, the scope they are made in, and the state before this one."""
-
-    recording: bool = True
-    scope: tuple[str, ...] = ()
-    outer: State | None = None
-
-
-state: ContextVar[State] = ContextVar("microbn", default=State())  # noqa: B039 (immutable)
+# Whether calls are recorded, the scope they are made in, and the state before this one.
+State = tuple[bool, tuple[str, ...], Any]
+START: State = (True, (), None)
+state: ContextVar[State] = ContextVar("microbn", default=START)
 
 
 class recording(ContextDecorator):
@@ -33,13 +28,13 @@ class recording(ContextDecorator):
         self.on = on
 
     def _inner(self, now: State) -> State:
-        return State(self.on, now.scope, now)
+        return self.on, now[1], now
 
     def __enter__(self) -> None:
         state.set(self._inner(state.get()))
 
     def __exit__(self, *exception: object) -> None:
-        state.set(state.get().outer or State())
+        state.set(state.get()[2] or START)
 
     def __call__(self, function: Any) -> Any:
         """Run ``function`` in this context whenever it is called."""
@@ -90,7 +85,7 @@ class scope(recording):
         self.name = name
 
     def _inner(self, now: State) -> State:
-        return State(now.recording, (*now.scope, self.name), now)
+        return now[0], (*now[1], self.name), now
 
 
 def named(value: Any, name: str) -> Any:

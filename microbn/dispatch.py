@@ -115,7 +115,9 @@ def as_data(data: Any, dtype: Any, copy: bool) -> Array:
             f"{describe(data)} is a Tensor already; use it as it is, or .detach() for a leaf"
         )
     try:
-        if hasattr(data, "__array_function__") and not isinstance(data, np.ndarray):
+        if type(data) is np.ndarray:
+            value = np.array(data, dtype=dtype, copy=copy or None)
+        elif hasattr(data, "__array_function__") and not isinstance(data, np.ndarray):
             value = data if dtype is None else data.astype(dtype)  # a foreign array stays one
         else:
             value = np.array(_unmasked(data), dtype=dtype, copy=copy or None)
@@ -142,6 +144,8 @@ def like(tensor: Any, value: Any, copy: bool) -> Array:
 
 def as_operand(a: Any, op: Op, args: Sequence[Any]) -> Any:
     """Take an operand that is no Tensor as an array: a list becomes one, a real array is one."""
+    if type(a) is np.ndarray and a.dtype.kind in "biuf":
+        return a
     try:
         if isinstance(a, list | tuple | float | int | np.generic | np.ndarray):
             a = np.asarray(_unmasked(a))

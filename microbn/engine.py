@@ -21,7 +21,7 @@ from .errors import bad_rule, changed, check_differentiable, describe, no_direct
 from .node import NUMBERS, Node
 
 Edge = tuple[int, Any, Any, Any]
-Pullback = Callable[[Any, Any], list[Edge]]
+Pullback = Callable[[Any, Any], Iterator[Edge]]
 
 
 def toposort(output: Any) -> list[Any]:
@@ -36,8 +36,8 @@ def toposort(output: Any) -> list[Any]:
     return sorted(reached, key=operator.attrgetter("time"), reverse=True)
 
 
-def pullback(tensor: Any, g: Any) -> list[Edge]:
-    """Return what the cotangent ``g`` of ``tensor`` sends along each edge to an input.
+def pullback(tensor: Any, g: Any) -> Iterator[Edge]:
+    """Yield what the cotangent ``g`` of ``tensor`` sends along each edge to an input.
 
     An edge is ``(position, input, before, after)``: what the rule gives, and that summed over
     broadcast axes and cast, so that it has the input's shape and dtype. If ``g`` is a Tensor, so
@@ -46,7 +46,6 @@ def pullback(tensor: Any, g: Any) -> list[Edge]:
     op, params, time = tensor.op, tensor.params, tensor.time
     symbolic = isinstance(g, Node)
     out, args = (tensor, tensor.inputs) if symbolic else (tensor._data, tensor.values)
-    edges = []
     for position, x in enumerate(tensor.inputs):
         if not (isinstance(x, Node) and x._requires_grad):
             continue
@@ -61,22 +60,22 @@ def pullback(tensor: Any, g: Any) -> list[Edge]:
             error.add_note(f"in the vjp of {op.name} for argument {position}, {describe(x)}")
             raise
         if type(before) is type(x._data) and type(before) in NUMBERS:
-            edges.append((position, x, before, before))
+            yield position, x, before, before
         else:
-            edges.append((position, x, before, _fit(before, x, op, position, symbolic)))
-    return edges
+            yield position, x, before, _fit(before, x, op, position, symbolic)
+        del before  # free it before the next edge is computed
 
 
 def _fit(g: Any, x: Node, op: ops.Op, position: int, symbolic: bool) -> Any:
     """Sum ``g`` over the axes that broadcasting repeated, and cast it to the dtype of ``x``."""
     value = x._data
-    if isinstance(g, bool | int | float):
-        g = np.asarray(g)
     if not hasattr(g, "shape"):
-        raise bad_rule(op.name, position, x, g)
+        if not isinstance(g, bool | int | float):
+            raise bad_rule(op.name, position, x, g)
+        g = np.asarray(g)
     if g.shape != value.shape:
         try:
-            g = ops.sum_to(g, shape=value.shape)
+            g = (ops.sum_to if symbolic else kernels.sum_to)(g, shape=value.shape)
         except ValueError as error:
             raise bad_rule(op.name, position, x, g) from error
     if g.dtype != value.dtype:
@@ -113,11 +112,11 @@ def backprop(
 def _walk(
     output: Any, seed: Any, create_graph: bool, pullback: Pullback
 ) -> Iterator[tuple[Any, Any]]:
-    add: Callable[[Any, Any], Any] = operator.add
+    add = kernels.add
     if create_graph:  # record while edges are made and added, but never across a yield
-        add, pullback = recording(True)(add), recording(True)(pullback)
+        record = recording(True)
+        add, pullback = record(operator.add), record(partial(_all_edges, pullback))
     cotangents = {output: seed}
-    sums: set[Any] = set()  # tensors whose cotangent is an array made here that nobody has seen
     del seed
     for tensor in toposort(output):
         g = cotangents.pop(tensor, None)
@@ -126,17 +125,13 @@ def _walk(
         yield tensor, g
         if tensor.op is None:
             continue
-        for _, x, _, after in pullback(tensor, g):
-            pending = cotangents.get(x)
-            if pending is None:
-                cotangents[x] = after
-            elif x in sums:
-                np.add(pending, after, out=pending)
-            else:
-                cotangents[x] = add(pending, after)
-                if type(cotangents[x]) is np.ndarray:
-                    sums.add(x)
-            del pending, after  # free what only these names hold
+        for _, x, before, after in pullback(tensor, g):
+            cotangents[x] = add(cotangents.pop(x), after) if x in cotangents else after
+            del before, after  # free what nothing else holds
+
+
+def _all_edges(pullback: Pullback, tensor: Any, g: Any) -> Iterator[Edge]:
+    return iter(list(pullback(tensor, g)))
 
 
 def _seed(output: Any, grad_output: Any, create_graph: bool) -> Any:
@@ -144,7 +139,8 @@ def _seed(output: Any, grad_output: Any, create_graph: bool) -> Any:
     if grad_output is None:
         if output.size != 1:
             raise no_direction(output)
-        grad_output = np.ones_like(output._data)
+        one = output.dtype.type(1)  # without axes, values are NumPy scalars
+        grad_output = np.full_like(output._data, one) if output.ndim else one
     seed = like(output, plain(grad_output), copy=True)
     if not create_graph:
         return seed

@@ -163,6 +163,8 @@ def changed(x: Any, op: str) -> GradientError:
 
 def check_axis(op: str, x: Any, axis: Any) -> int | tuple[int, ...]:
     """Count axes from the front; a tuple of one is that axis."""
+    if type(axis) is int and 0 <= axis < x.ndim:
+        return axis
     given = axis if isinstance(axis, tuple) else (axis,)
     if not all(isinstance(a, int | np.integer) for a in given):
         raise OperandError(f"{op}({describe(x)}): axis={axis!r} must be an int or a tuple of ints")
@@ -187,9 +189,13 @@ def check_eps(op: str, eps: Any) -> float:
 def check_weights(op: str, x: Any, **weights: Any) -> None:
     """Refuse weights that do not broadcast against ``x`` as they are."""
     for name, weight in weights.items():
-        shape = np.shape(weight)
+        if weight is None:
+            continue
+        shape = weight.shape if hasattr(weight, "shape") else np.shape(weight)
+        if shape == x.shape[x.ndim - len(shape) :]:
+            continue
         try:
-            fits = weight is None or np.broadcast_shapes(x.shape, shape) == x.shape
+            fits = np.broadcast_shapes(x.shape, shape) == x.shape
         except ValueError:
             fits = False
         if not fits:

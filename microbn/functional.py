@@ -62,10 +62,10 @@ def _normalise(op: str, x: Any, gamma: Any, beta: Any, axis: Any, eps: Any) -> A
     check_weights(op, x, gamma=gamma, beta=beta)
     keepdims = x.ndim != 2 or axis != 0
 
-    mean = named(np.mean(x, axis=axis, keepdims=keepdims), "mean")
+    mean = named(x.mean(axis=axis, keepdims=keepdims), "mean")
     centered = named(x - mean, "centered")
     squared = named(centered**2, "squared")
-    var = named(np.mean(squared, axis=axis, keepdims=keepdims), "var")
+    var = named(squared.mean(axis=axis, keepdims=keepdims), "var")
     var_eps = named(var + eps, "var_eps")
     std = named(np.sqrt(var_eps), "std")
     inv_std = named(std**-1, "inv_std")

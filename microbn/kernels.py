@@ -13,6 +13,7 @@ import math
 import operator
 from collections.abc import Callable
 from functools import lru_cache
+from sys import getrefcount
 from typing import Any
 
 import numpy as np
@@ -22,27 +23,24 @@ Axis = int | tuple[int, ...] | None
 
 
 @lru_cache(maxsize=32)
-def _ones(n: int, dtype: np.dtype[Any]) -> Array:
-    ones = np.ones(n, dtype)
+def _ones(n: int, char: str) -> Array:
+    ones = np.ones(n, char)
     ones.flags.writeable = False
     return ones
 
 
-def _is_plain_matrix(x: Array) -> bool:
-    """Whether BLAS takes ``x`` as it is: a contiguous float matrix with at least one entry."""
-    return (
-        type(x) is np.ndarray
-        and x.ndim == 2
-        and x.dtype.char in "fd"
-        and x.flags.forc
-        and x.size > 0
-    )
+def _column_sum(x: Array, axis: Axis) -> Array | None:
+    """Sum the columns of ``x`` by BLAS if it takes ``x`` as it is, a contiguous float matrix."""
+    if axis != 0 or type(axis) is not int or type(x) is not np.ndarray or x.ndim != 2:
+        return None
+    char = x.dtype.char
+    return _ones(len(x), char).dot(x) if char in "fd" and x.flags.forc else None
 
 
 def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """`numpy.sum`; the columns of a float matrix are summed by BLAS."""
-    if type(axis) is int and axis == 0 and _is_plain_matrix(x):
-        total = np.dot(_ones(x.shape[0], x.dtype), x)
+    total = _column_sum(x, axis)
+    if total is not None:
         return total[None] if keepdims else total
     if type(x) is np.ndarray:
         return np.add.reduce(x, axis=axis, keepdims=keepdims)  # type: ignore[call-overload]
@@ -51,20 +49,23 @@ def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
 
 def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
     """`numpy.mean`; the columns of a float matrix are summed by BLAS."""
-    if type(axis) is int and axis == 0 and _is_plain_matrix(x):
-        return sum(x, axis, keepdims) / x.shape[0]
-    return np.mean(x, axis=axis, keepdims=keepdims)
+    total = _column_sum(x, axis) if x.size else None
+    if total is None:
+        return np.mean(x, axis=axis, keepdims=keepdims)
+    total /= len(x)
+    return total[None] if keepdims else total
 
 
 def broadcast_to(x: Array, shape: tuple[int, ...]) -> Array:
     """`numpy.broadcast_to`: a read-only view, whose repeated axes have stride 0."""
-    if isinstance(x, np.generic):
+    if type(x) is not np.ndarray:
+        if not isinstance(x, np.generic):
+            return np.broadcast_to(x, shape)
         x = np.asarray(x)
-    if type(x) is not np.ndarray or x.shape != shape[len(shape) - x.ndim :]:
+    missing = len(shape) - x.ndim
+    if x.shape != shape[missing:] or not x.flags.c_contiguous or not x.size:
         return np.broadcast_to(x, shape)
-    if not (x.flags.c_contiguous and x.size):
-        return np.broadcast_to(x, shape)
-    view: Array = np.ndarray(shape, x.dtype, x, 0, (0,) * (len(shape) - x.ndim) + x.strides)
+    view: Array = np.ndarray(shape, x.dtype, x, 0, (0,) * missing + x.strides)
     view.flags.writeable = False
     return view
 
@@ -75,11 +76,11 @@ def sum_to(x: Array, shape: tuple[int, ...]) -> Array:
     >>> sum_to(np.ones((4, 3)), (3,)), sum_to(np.ones((4, 3)), (4, 1)).shape
     (array([4., 4., 4.]), (4, 1))
     """
+    if x.shape[1:] == shape:  # the commonest: repeated along one new axis in front
+        return sum(x, 0)
     extra = x.ndim - len(shape)
     if extra < 0 or any(n not in (1, m) for n, m in zip(shape, x.shape[extra:], strict=True)):
         raise ValueError(f"{tuple(x.shape)} is not what an array of shape {shape} broadcasts to")
-    if extra == 1 and x.shape[1:] == shape:
-        return sum(x, 0)
     stretched = [a + extra for a, n in enumerate(shape) if n == 1 != x.shape[a + extra]]
     return np.sum(x, axis=(*range(extra), *stretched), keepdims=True).reshape(shape)
 
@@ -133,6 +134,24 @@ def count(x: Array, axis: Axis = None) -> int:
     return math.prod(x.shape[a] for a in axis)
 
 
+def add(a: Array, b: Array) -> Array:
+    """``a + b``, in the memory of ``a`` if the caller has handed over the only reference to it.
+
+    A fresh 16 MiB array costs more than adding up its entries. NumPy does the same for the
+    temporaries of an expression. ``b`` has the shape and dtype of ``a``.
+    """
+    if type(a) is np.ndarray and a.base is None and getrefcount(a) == _ALONE:
+        return np.add(a, b, out=a)
+    return a + b
+
+
+def _references(a: Array) -> int:
+    return getrefcount(a)
+
+
+_ALONE = _references(np.empty(1))  # differs between versions of Python
+
+
 def own(g: Array, seen: set[int]) -> Array:
     """Return ``g``, or a copy if it shares memory with an array that was given out before."""
     if getattr(g, "base", None) is not None or id(g) in seen:
@@ -152,5 +171,4 @@ FASTER: dict[Any, Callable[..., Array]] = {
     np.matmul: operator.matmul,
     np.sum: sum,
     np.mean: mean,
-    np.broadcast_to: broadcast_to,
 }

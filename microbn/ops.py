@@ -110,10 +110,12 @@ def _won(g: Array, out: Array, x: Array, y: Array) -> Array:
 
 def _power(g: Array, out: Array, x: Array, y: Array) -> Array:
     """``y * x ** (y - 1)``, finite at ``x = 0`` where it should be: 0 * inf never occurs."""
-    if not isinstance(y, int | float | np.number):
+    if not isinstance(y, (int, float, np.number)):  # noqa: UP038 (three times as fast)
         return g * (y * x ** np.where(y != 0, y - 1, 1))
     if y == 2:
-        return g * x * 2
+        dx = g * x
+        dx *= 2  # in the same memory, if it is an array
+        return dx
     return g * y if y in (0, 1) else g * (y * x ** (y - 1))
 
 
@@ -209,7 +211,9 @@ expand_dims = Op("expand_dims", np.expand_dims, _reshape_back, params={"axis": N
 transpose = Op("transpose", np.transpose, _transpose_back, params={"axes": None})
 transpose.show("ᵀ", "{{{0}}}^T")
 _SHAPE, _KEY = {"shape": None}, {"key": None}
-broadcast_to: Op = Op("broadcast_to", np.broadcast_to, lambda g, out, x, shape: g, params=_SHAPE)
+broadcast_to: Op = Op(
+    "broadcast_to", kernels.broadcast_to, lambda g, out, x, shape: g, params=_SHAPE
+)
 broadcast_to.show("repeat", "{0}")  # its transpose, the sum, is what the engine does to every g
 sum_to = Op("sum_to", kernels.sum_to, _broadcast_back, params=_SHAPE)
 sum_to.show("Σ", r"\sum {0}")
@@ -225,4 +229,5 @@ concatenate = Op("concatenate", kernels.concatenate, _part, params={"axis": 0}, 
 stack = Op("stack", kernels.stack, _layer, params={"axis": 0}, variadic=True)
 astype = Op("astype", kernels.astype, lambda g, out, x, dtype: g, params={"dtype": None})
 astype.show("cast", "{0}")
-NUMPY |= {np.concatenate: concatenate, np.stack: stack, np.amax: max, np.amin: min}
+NUMPY |= {np.concatenate: concatenate, np.stack: stack, np.broadcast_to: broadcast_to}
+NUMPY |= {np.amax: max, np.amin: min}

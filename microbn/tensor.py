@@ -35,8 +35,9 @@ def _record(op: Op, args: tuple[Any, ...], params: dict[str, Any] = _NOTHING) ->
                 requires_grad = True
             a = a._data
         elif type(a) not in _PLAIN:
-            a = as_operand(a, op, args)
-            args = (*args[: len(values)], a, *args[len(values) + 1 :])
+            given, a = a, as_operand(a, op, args)
+            if a is not given:
+                args = (*args[: len(values)], a, *args[len(values) + 1 :])
         values.append(a)
     try:
         data = op.kernel(*values, **params) if params else op.kernel(*values)
@@ -119,7 +120,7 @@ class Tensor(NumpyProtocols, Node):
             value = value.astype(np.float64)
         self._data, self._grad, self._requires_grad = value, None, bool(requires_grad)
         self.op, self.inputs, self.values, self.params = None, (), (), {}
-        self.scope, self.name, self.time = state.get().scope, name, next(clock)
+        self.scope, self.name, self.time = state.get()[1], name, next(clock)
 
     def _constant(self, value: Array, requires_grad: bool = False) -> Tensor:
         return Tensor(value, requires_grad=requires_grad, copy=False)
