@@ -93,6 +93,11 @@ def named(value: Any, name: str) -> Any:
     return value.named(name) if hasattr(value, "named") else value
 
 
+def value(x: Any) -> Any:
+    """Return the array in a Tensor, or the array itself."""
+    return x.data if hasattr(x, "detach") else x
+
+
 def stop_gradient(x: Any) -> Any:
     """Return the value of ``x`` as a constant, through which nothing flows back.
 

@@ -59,16 +59,18 @@ def pullback(tensor: Any, g: Any) -> Iterator[Edge]:
         except Exception as error:
             error.add_note(f"in the vjp of {op.name} for argument {position}, {describe(x)}")
             raise
-        if type(before) is type(x._data) and type(before) in NUMBERS:
-            yield position, x, before, before
-        else:
-            yield position, x, before, _fit(before, x, op, position, symbolic)
-        del before  # free it before the next edge is computed
+        after = before
+        if type(before) not in NUMBERS or type(before) is not type(x._data):
+            after = _fit(before, x, op, position, symbolic)
+        yield position, x, before, after
+        del before, after  # freed before the next edge is computed
 
 
 def _fit(g: Any, x: Node, op: ops.Op, position: int, symbolic: bool) -> Any:
     """Sum ``g`` over the axes that broadcasting repeated, and cast it to the dtype of ``x``."""
     value = x._data
+    if type(g) is type(value) and g.shape == value.shape and g.dtype == value.dtype:
+        return g
     if not hasattr(g, "shape"):
         if not isinstance(g, bool | int | float):
             raise bad_rule(op.name, position, x, g)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import kernels, ops
-from .context import named, scope, stop_gradient
+from .context import named, scope, value
 from .errors import ShapeError, check_axis, check_classes, check_eps, check_weights, describe
 from .kernels import Axis
 
@@ -37,7 +37,7 @@ def batch_norm(
            [-0.45,  0.45,  1.34, -1.34]])
     """
     with scope("batch_norm"):
-        return _normalise("batch_norm", x, gamma, beta, axis, eps)
+        return normalise("batch_norm", x, gamma, beta, axis, eps)[0]
 
 
 def layer_norm(
@@ -53,10 +53,11 @@ def layer_norm(
            [-1.,  1.]])
     """
     with scope("layer_norm"):
-        return _normalise("layer_norm", x, gamma, beta, axis, eps)
+        return normalise("layer_norm", x, gamma, beta, axis, eps)[0]
 
 
-def _normalise(op: str, x: Any, gamma: Any, beta: Any, axis: Any, eps: Any) -> Any:
+def normalise(op: str, x: Any, gamma: Any, beta: Any, axis: Any, eps: Any) -> tuple[Any, Any, Any]:
+    """Do the work of `batch_norm`; return the mean and the variance with the result."""
     x = x if hasattr(x, "ndim") else np.asarray(x)
     axis, eps = check_axis(op, x, axis), check_eps(op, eps)
     check_weights(op, x, gamma=gamma, beta=beta)
@@ -74,7 +75,7 @@ def _normalise(op: str, x: Any, gamma: Any, beta: Any, axis: Any, eps: Any) -> A
         y = named(y * gamma, "scaled")
     if beta is not None:
         y = named(y + beta, "y")
-    return y
+    return y, mean, var
 
 
 def var(x: Any, axis: Axis = None, *, ddof: int = 0, keepdims: bool = False) -> Any:
@@ -115,8 +116,8 @@ def logsumexp(x: Any, axis: Axis = -1, keepdims: bool = False) -> Any:
     >>> logsumexp(np.array([1000.0, 1000.0])).round(3)
     np.float64(1000.693)
     """
-    peak = stop_gradient(np.max(x, axis=axis, keepdims=True))
-    peak = np.where(np.isfinite(peak), peak, 0)  # subtracting and adding it changes nothing
+    peak = np.max(value(x), axis=axis, keepdims=True)
+    peak = np.where(np.isinf(peak), 0, peak)  # taking it off and on again changes no result
     total = np.log(np.sum(np.exp(x - peak), axis=axis, keepdims=True)) + peak
     return total if keepdims else np.squeeze(total, axis)
 
@@ -134,7 +135,7 @@ def softmax(x: Any, axis: int = -1) -> Any:
     array([0.25, 0.75])
     """
     with scope("softmax"):
-        z = np.exp(x - stop_gradient(np.max(x, axis=axis, keepdims=True)))
+        z = np.exp(x - np.max(value(x), axis=axis, keepdims=True))
         return z / np.sum(z, axis=axis, keepdims=True)
 
 
@@ -148,7 +149,7 @@ def cross_entropy(logits: Any, targets: Any) -> Any:
     >>> cross_entropy(np.array([[0.0, np.log(3.0)]]), np.array([1])).round(4)
     np.float64(0.2877)
     """
-    classes = check_classes(logits, stop_gradient(targets))
+    classes = check_classes(logits, value(targets))
     with scope("cross_entropy"):
         picked = log_softmax(logits)[np.arange(len(classes)), classes]
         return -np.mean(picked)
