@@ -1,8 +1,8 @@
 """What surrounds a computation: whether it is recorded, and the path of names it happens under.
 
-The state is one tuple in a context variable, so each thread and each asynchronous task
-has its own. Leaving a context restores the tuple that entering it replaced, which the new one
-remembers: contexts nest, can be used again, and work as decorators.
+The state is one tuple in a context variable, so each thread and asynchronous task has its own.
+Leaving a context restores the tuple that entering it replaced, which the new one remembers:
+contexts nest, can be used again, and work as decorators.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from .data import Digits, digits, students
 from .kernels import Array
 
 # Chosen by cross-validation within the training images: tools/tune_digits.py
-BATCH, RATE, MOMENTUM = 16, 0.01, 0.9
+BATCH, RATE, MOMENTUM = 32, 0.03, 0.9
 
 FORMS = {
     "staged": mb.handwritten.backward_staged,

@@ -8,7 +8,7 @@ or refused by name.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,16 @@ CONSTANT: frozenset[Any] = frozenset(
     ).split()
 )
 
+
+def _dot(x: Any, y: Any) -> Any:
+    if not 0 < np.ndim(x) <= 2 or not 0 < np.ndim(y) <= 2:
+        raise ShapeError(
+            f"np.dot({describe(x)}, {describe(y)}): on Tensors it is for 1 or 2 axes, where it is "
+            "the same as @; use * for scalars, @ for stacks of matrices"
+        )
+    return x @ y
+
+
 # Functions that are composed of others.
 COMPOSED: dict[Any, Callable[..., Any]] = {
     np.var: functional.var,
@@ -39,7 +49,7 @@ COMPOSED: dict[Any, Callable[..., Any]] = {
     np.square: lambda x: x**2,
     np.reciprocal: lambda x: 1 / x,
     np.positive: lambda x: x,
-    np.dot: lambda x, y: x @ y,
+    np.dot: _dot,
 }
 
 REASONS = {
@@ -61,10 +71,18 @@ def bind(
         given = inspect.signature(function).bind(*args, **kwargs).arguments
         args, kwargs = tuple(given.values())[:n], dict(tuple(given.items())[n:])
     if not kwargs.keys() <= op.params.keys():
-        option = min(kwargs.keys() - op.params.keys())
-        reason = REASONS.get(option, f"it takes {', '.join(op.params) or 'no options'}")
-        raise OperandError(f"{function.__name__} on a Tensor does not take {option}=: {reason}")
+        raise refuse_option(function, args, kwargs, op.params)
     return tuple(args[0]) if op.variadic else tuple(args), {**op.params, **kwargs}
+
+
+def refuse_option(
+    function: Callable[..., Any], args: Sequence[Any], given: Iterable[str], known: Iterable[str]
+) -> OperandError:
+    """Say which option a function does not have on Tensors, and why."""
+    option = min(set(given) - set(known))
+    reason = REASONS.get(option, f"it takes {', '.join(known) or 'no options'}")
+    operands = ", ".join(describe(a) for a in args)
+    return OperandError(f"np.{function.__name__}({operands}) does not take {option}=: {reason}")
 
 
 def refuse(function: Callable[..., Any]) -> OperandError:
@@ -93,10 +111,15 @@ class NumpyProtocols:
         return self.__array_function__(ufunc, (), inputs, kwargs)
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        if function is np.where and len(args) == 1:
+            function = np.nonzero
         op = NUMPY.get(function)
         if op is not None:
             return self._record(op, *bind(op, function, args, kwargs))
         if function in COMPOSED:
+            known = inspect.signature(COMPOSED[function]).parameters
+            if not kwargs.keys() <= known.keys():
+                raise refuse_option(function, args, kwargs, [*known][1:])
             return COMPOSED[function](*args, **kwargs)
         if function in CONSTANT:
             return function(*plain(args), **plain(kwargs))
@@ -114,30 +137,31 @@ def as_data(data: Any, dtype: Any, copy: bool) -> Array:
         raise OperandError(
             f"{describe(data)} is a Tensor already; use it as it is, or .detach() for a leaf"
         )
+    foreign = hasattr(data, "__array_function__") and not isinstance(data, np.ndarray)
     try:
-        if type(data) is np.ndarray:
-            value = np.array(data, dtype=dtype, copy=copy or None)
-        elif hasattr(data, "__array_function__") and not isinstance(data, np.ndarray):
-            value = data if dtype is None else data.astype(dtype)  # a foreign array stays one
-        else:
-            value = np.array(_unmasked(data), dtype=dtype, copy=copy or None)
+        value = data if foreign else np.array(_unmasked(data), copy=copy or None)
+        _check_real(value.dtype)
+        if dtype is not None and value.dtype != dtype:
+            _check_real(np.dtype(dtype))
+            value = value.astype(dtype)
     except (TypeError, ValueError) as error:
         raise OperandError(f"Tensor({describe(data)}): {error}") from error
-    if value.dtype.kind not in "biuf":
-        raise OperandError(
-            f"Tensor({describe(data)}): a Tensor holds booleans, integers or floats, not "
-            f"{value.dtype}"
-        )
     scalar = type(value) is np.ndarray and not value.shape and value is not data
     return value[()] if scalar else value
 
 
-def like(tensor: Any, value: Any, copy: bool) -> Array:
-    """Make ``value`` data for ``tensor``: of its dtype, and of its shape or refused."""
+def _check_real(dtype: np.dtype[Any]) -> None:
+    if dtype.kind not in "biuf":
+        raise TypeError(f"a Tensor holds booleans, integers or floats, not {dtype}")
+
+
+def like(tensor: Any, value: Any, copy: bool, role: str) -> Array:
+    """Make ``value`` data or a gradient of ``tensor``: of its dtype, and its shape or refused."""
     value = as_data(value, tensor.dtype, copy)
     if value.shape != tensor.shape:
         raise ShapeError(
-            f"{describe(tensor)} cannot be given {describe(value)}: the shapes must agree"
+            f"the {role} given for {describe(tensor)} is {describe(value)}; it must have the same "
+            f"shape, {tuple(tensor.shape)}"
         )
     return value
 

@@ -47,10 +47,12 @@ def pullback(tensor: Any, g: Any) -> Iterator[Edge]:
     symbolic = isinstance(g, Node)
     out, args = (tensor, tensor.inputs) if symbolic else (tensor._data, tensor.values)
     for position, x in enumerate(tensor.inputs):
-        if not (isinstance(x, Node) and x._requires_grad):
+        if not isinstance(x, Node):
             continue
         if x.time > time:
             raise changed(x, op.name)
+        if not x._requires_grad:
+            continue
         rule = partial(op.vjps[0], position) if op.variadic else op.vjps[position]
         if rule is None:
             continue
@@ -116,8 +118,8 @@ def _walk(
 ) -> Iterator[tuple[Any, Any]]:
     add = kernels.add
     if create_graph:  # record while edges are made and added, but never across a yield
-        record = recording(True)
-        add, pullback = record(operator.add), record(partial(_all_edges, pullback))
+        record, edges = recording(True), pullback
+        add, pullback = record(operator.add), record(lambda *edge: iter([*edges(*edge)]))
     cotangents = {output: seed}
     del seed
     for tensor in toposort(output):
@@ -132,10 +134,6 @@ def _walk(
             del before, after  # free what nothing else holds
 
 
-def _all_edges(pullback: Pullback, tensor: Any, g: Any) -> Iterator[Edge]:
-    return iter(list(pullback(tensor, g)))
-
-
 def _seed(output: Any, grad_output: Any, create_graph: bool) -> Any:
     """Check the cotangent that backprop starts from, and own it; one for a single number."""
     if grad_output is None:
@@ -143,10 +141,14 @@ def _seed(output: Any, grad_output: Any, create_graph: bool) -> Any:
             raise no_direction(output)
         one = output.dtype.type(1)  # without axes, values are NumPy scalars
         grad_output = np.full_like(output._data, one) if output.ndim else one
-    seed = like(output, plain(grad_output), copy=True)
+    seed = like(output, plain(grad_output), True, "gradient")
     if not create_graph:
         return seed
-    return grad_output if isinstance(grad_output, Node) else output._constant(seed)
+    if not isinstance(grad_output, Node):
+        return output._constant(seed)
+    if grad_output._data.dtype == output.dtype:
+        return grad_output
+    return recording(True)(ops.astype)(grad_output, dtype=output.dtype)
 
 
 def grad(output: Any, inputs: Any, grad_output: Any = None, *, create_graph: bool = False) -> Any:
@@ -162,7 +164,7 @@ def grad(output: Any, inputs: Any, grad_output: Any = None, *, create_graph: boo
     >>> first.item(), mb.grad(first, x).item()
     (12.0, 12.0)
     """
-    wanted = [inputs] if isinstance(inputs, Node) else list(inputs)
+    wanted = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
     check_differentiable(output, Node, "the output")
     for x in wanted:
         check_differentiable(x, Node, "an input")
@@ -177,4 +179,5 @@ def grad(output: Any, inputs: Any, grad_output: Any = None, *, create_graph: boo
     found |= {x: x._constant(np.zeros_like(x._data)) for x in missing}
     if create_graph:  # a gradient that is constant can be differentiated as well, to zero
         found = {x: g if g._requires_grad else g._constant(g._data, True) for x, g in found.items()}
-    return found[inputs] if isinstance(inputs, Node) else tuple(found[x] for x in wanted)
+    gradients = tuple(found[x] for x in wanted)
+    return gradients if isinstance(inputs, (list, tuple)) else gradients[0]

@@ -171,8 +171,8 @@ def check_axis(op: str, x: Any, axis: Any) -> int | tuple[int, ...]:
     axes = tuple(sorted(int(a) % x.ndim if -x.ndim <= a < x.ndim else -1 for a in given))
     if not axes or -1 in axes or len(set(axes)) < len(axes):
         raise ShapeError(
-            f"{op}({describe(x)}): axis={axis!r} must name one or more of its {x.ndim} axes, each "
-            "once"
+            f"{op}({describe(x)}): axis={axis!r} must name one or more of its {x.ndim} axes; each "
+            f"axis must lie in [{-x.ndim}, {x.ndim}) and appear once"
         )
     return axes if len(axes) > 1 else axes[0]
 
@@ -219,3 +219,18 @@ def check_classes(logits: Any, targets: Any) -> Any:
         return classes
     kind = OperandError if classes.dtype.kind not in "iu" else ShapeError
     raise kind(f"cross_entropy({describe(logits)}, targets {classes.shape} {classes.dtype}): {why}")
+
+
+def check_ddof(op: str, x: Any, ddof: int, n: int) -> None:
+    """Refuse to divide a sum of ``n`` squares by zero or less."""
+    if not 0 <= ddof < n:
+        raise ShapeError(f"{op}({describe(x)}): ddof={ddof!r} must be less than the count, {n}")
+
+
+def check_same_shape(op: str, x: Any, y: Any) -> None:
+    """Refuse what broadcasting would stretch unasked."""
+    if np.shape(x) != np.shape(y):
+        raise ShapeError(
+            f"{op}({describe(x)}, {describe(y)}): the shapes must be equal, or broadcasting would "
+            "compare every pair"
+        )

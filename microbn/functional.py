@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from . import kernels, ops
+from . import errors, kernels, ops
 from .context import named, scope, value
-from .errors import ShapeError, check_axis, check_classes, check_eps, check_weights, describe
 from .kernels import Axis
 
 relu = ops.relu
@@ -59,8 +58,8 @@ def layer_norm(
 def normalise(op: str, x: Any, gamma: Any, beta: Any, axis: Any, eps: Any) -> tuple[Any, Any, Any]:
     """Do the work of `batch_norm`; return the mean and the variance with the result."""
     x = x if hasattr(x, "ndim") else np.asarray(x)
-    axis, eps = check_axis(op, x, axis), check_eps(op, eps)
-    check_weights(op, x, gamma=gamma, beta=beta)
+    axis, eps = errors.check_axis(op, x, axis), errors.check_eps(op, eps)
+    errors.check_weights(op, x, gamma=gamma, beta=beta)
     keepdims = x.ndim != 2 or axis != 0
 
     mean = named(x.mean(axis=axis, keepdims=keepdims), "mean")
@@ -89,8 +88,7 @@ def var(x: Any, axis: Axis = None, *, ddof: int = 0, keepdims: bool = False) -> 
     squared = (x - np.mean(x, axis=axis, keepdims=True)) ** 2
     biased = np.mean(squared, axis=axis, keepdims=keepdims)
     n = kernels.count(x, axis)
-    if not 0 <= ddof < n:
-        raise ShapeError(f"var({describe(x)}): ddof={ddof!r} must be less than the count, {n}")
+    errors.check_ddof("var", x, ddof, n)
     return biased * (n / (n - ddof)) if ddof else biased
 
 
@@ -116,16 +114,16 @@ def logsumexp(x: Any, axis: Axis = -1, keepdims: bool = False) -> Any:
     >>> logsumexp(np.array([1000.0, 1000.0])).round(3)
     np.float64(1000.693)
     """
-    peak = np.max(value(x), axis=axis, keepdims=True)
-    peak = np.where(np.isinf(peak), 0, peak)  # taking it off and on again changes no result
+    peak = _peak("logsumexp", x, axis)
     total = np.log(np.sum(np.exp(x - peak), axis=axis, keepdims=True)) + peak
     return total if keepdims else np.squeeze(total, axis)
 
 
 def log_softmax(x: Any, axis: int = -1) -> Any:
-    """Return the logarithm of `softmax`, computed without overflow."""
+    """Return the logarithm of `softmax`, as precise as it is and without overflow."""
     with scope("log_softmax"):
-        return x - logsumexp(x, axis, keepdims=True)
+        shifted = x - _peak("log_softmax", x, axis)
+        return shifted - np.log(np.sum(np.exp(shifted), axis=axis, keepdims=True))
 
 
 def softmax(x: Any, axis: int = -1) -> Any:
@@ -135,8 +133,15 @@ def softmax(x: Any, axis: int = -1) -> Any:
     array([0.25, 0.75])
     """
     with scope("softmax"):
-        z = np.exp(x - np.max(value(x), axis=axis, keepdims=True))
+        z = np.exp(x - _peak("softmax", x, axis))
         return z / np.sum(z, axis=axis, keepdims=True)
+
+
+def _peak(op: str, x: Any, axis: Any) -> Any:
+    """Return the largest entries, as constants: taken off before exp, they leave results as is."""
+    axis = None if axis is None else errors.check_axis(op, x, axis)
+    peak = np.max(value(x), axis=axis, keepdims=True)
+    return np.where(np.isinf(peak), 0, peak)
 
 
 def cross_entropy(logits: Any, targets: Any) -> Any:
@@ -149,7 +154,7 @@ def cross_entropy(logits: Any, targets: Any) -> Any:
     >>> cross_entropy(np.array([[0.0, np.log(3.0)]]), np.array([1])).round(4)
     np.float64(0.2877)
     """
-    classes = check_classes(logits, value(targets))
+    classes = errors.check_classes(logits, value(targets))
     with scope("cross_entropy"):
         picked = log_softmax(logits)[np.arange(len(classes)), classes]
         return -np.mean(picked)
@@ -161,10 +166,6 @@ def mse(prediction: Any, target: Any) -> Any:
     >>> mse(np.array([1.0, 2.0]), np.array([1.0, 4.0]))
     np.float64(2.0)
     """
-    if np.shape(prediction) != np.shape(target):
-        raise ShapeError(
-            f"mse({describe(prediction)}, {describe(target)}): the shapes must be equal, or "
-            "broadcasting would compare every pair"
-        )
+    errors.check_same_shape("mse", prediction, target)
     with scope("mse"):
         return np.mean((prediction - target) ** 2)

@@ -19,8 +19,6 @@ from . import kernels
 from .kernels import Array
 
 Rule = Callable[..., Any]
-NUMBER = (int, float, np.number)
-
 NUMPY: dict[Any, Op] = {}  # the NumPy functions that have a rule, filled by Op
 
 
@@ -144,10 +142,12 @@ def _transpose_back(g: Array, out: Array, x: Array, axes: Any) -> Array:
     return np.transpose(g, axes and sorted(range(x.ndim), key=lambda i: axes[i] % x.ndim))
 
 
-def _part(i: int, g: Array, out: Array, *arrays: Array, axis: int) -> Array:
-    """Take the part of ``g`` along ``axis`` where the i-th array went."""
-    start = int(np.sum([array.shape[axis] for array in arrays[:i]]))
-    return _along(g, axis, slice(start, start + arrays[i].shape[axis]))
+def _part(i: int, g: Array, out: Array, *arrays: Array, axis: Any) -> Array:
+    """Take the part of ``g`` along ``axis`` where the i-th array went; without, they lay flat."""
+    lengths = [x.size if axis is None else x.shape[axis] for x in arrays]
+    start = int(np.sum(lengths[:i]))
+    part = _along(g, axis or 0, slice(start, start + lengths[i]))
+    return part if axis is not None else np.reshape(part, arrays[i].shape)
 
 
 def _along(g: Array, axis: int, key: Any) -> Array:

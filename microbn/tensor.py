@@ -125,8 +125,6 @@ class Tensor(NumpyProtocols, Node):
     def _constant(self, value: Array, requires_grad: bool = False) -> Tensor:
         return Tensor(value, requires_grad=requires_grad, copy=False)
 
-    # What it holds -------------------------------------------------------------------------------
-
     shape = property(attrgetter("_data.shape"), doc="The length of each axis.")
     ndim = property(attrgetter("_data.ndim"), doc="The number of axes.")
     size = property(attrgetter("_data.size"), doc="The number of entries.")
@@ -134,17 +132,14 @@ class Tensor(NumpyProtocols, Node):
 
     @property
     def data(self) -> Array:
-        """The values: an array, or a NumPy scalar if there are no axes.
-
-        A leaf may be given new data of its shape, which keep its dtype: ``p.data -= step``.
-        """
+        """The values; a leaf may be given others of its shape, and keeps its dtype."""
         return self._data
 
     @data.setter
     def data(self, value: Any) -> None:
         if self.op is not None:
             raise refused(self, "new data")
-        self._data = like(self, value, copy=value is not self._data)
+        self._data = like(self, value, value is not self._data, "data")
         self.time = next(clock)
 
     @property
@@ -156,7 +151,7 @@ class Tensor(NumpyProtocols, Node):
 
     @grad.setter
     def grad(self, value: Any) -> None:
-        self._grad = None if value is None else like(self, value, copy=True)
+        self._grad = None if value is None else like(self, value, True, "gradient")
 
     @property
     def requires_grad(self) -> bool:
@@ -191,10 +186,10 @@ class Tensor(NumpyProtocols, Node):
     def backward(self, grad: Any = None, *, retain_grad: bool = True) -> None:
         """Fill ``.grad`` of every tensor that this one was computed from and that requires grad.
 
-        ``grad`` is the cotangent to start from, of this shape; a single number needs none.
-        Leaves accumulate over calls, results are set anew; with ``retain_grad=False`` results
-        get None. Raises a GradientError if nothing requires grad, a ShapeError for a ``grad`` of
-        the wrong shape; after an error every ``.grad`` is what it was.
+        ``grad`` is the cotangent to start from, of this shape; a single number needs none. Leaves
+        accumulate over calls; results are set anew, to None with ``retain_grad=False``. Raises a
+        GradientError if nothing requires grad, a ShapeError for a ``grad`` of the wrong shape;
+        after an error every ``.grad`` is what it was.
 
         >>> x = Tensor(-4.0, requires_grad=True)
         >>> (x.relu() + 2 * x).backward()
@@ -273,8 +268,6 @@ class Tensor(NumpyProtocols, Node):
     def __setitem__(self, key: Any, value: Any) -> None:
         raise refused(self, "assignment")
 
-    # Python's protocols --------------------------------------------------------------------------
-
     def __len__(self) -> int:
         if not self.ndim:
             raise refused(self, "length")
@@ -299,10 +292,10 @@ class Tensor(NumpyProtocols, Node):
 
     def __repr__(self) -> str:
         text = np.array2string(np.asarray(self._data), separator=", ", prefix="Tensor(")
-        text += f", dtype={self.dtype}" if self.dtype not in (float, int, bool) else ""
+        text += f", dtype={self.dtype}" * (self.dtype not in (float, int, bool))
         text += f", name={self.name!r}" if self.name else ""
-        made = f", op={self.op.name}" if self.op else ""
-        return f"Tensor({text}{made or ', requires_grad=True' * self._requires_grad})"
+        made = f", op={self.op.name}" if self.op else ", requires_grad=True" * self._requires_grad
+        return f"Tensor({text}{made})"
 
 
 _new = Tensor.__new__
