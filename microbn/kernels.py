@@ -152,12 +152,31 @@ def _references(a: Array) -> int:
 _ALONE = _references(np.empty(1))  # differs between versions of Python
 
 
+def is_transposed(x: Array) -> bool:
+    """Whether ``x`` lies in memory column by column: what goes with it had better, too."""
+    return type(x) is np.ndarray and x.flags.fnc
+
+
 def own(g: Array, seen: set[int]) -> Array:
-    """Return ``g``, or a copy if it shares memory with an array that was given out before."""
-    if getattr(g, "base", None) is not None or id(g) in seen:
+    """Return ``g``, or a copy if it shares memory with anything else; ``seen`` was given out."""
+    base = getattr(g, "base", None) is not None
+    if id(g) in seen or (base and not _is_only_view(g)):
         g = g.copy()
     seen.add(id(g))
     return g
+
+
+def _is_only_view(g: Array) -> bool:
+    """Whether ``g`` shows, each entry once, all of an array to which nothing else refers."""
+    return (
+        type(g.base) is np.ndarray
+        and getrefcount(g.base) == _ALONE_AS_BASE
+        and g.size == g.base.size
+        and g.flags.writeable
+    )
+
+
+_ALONE_AS_BASE = getrefcount(np.empty(1)[:].base)
 
 
 FASTER: dict[Any, Callable[..., Array]] = {

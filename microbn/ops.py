@@ -28,8 +28,7 @@ class Op:
     ``fn`` takes the values by position and its metadata, if any, by keyword; ``params`` names the
     metadata and their defaults. ``vjps[i](g, out, *args, **params)`` gives the cotangent of
     argument ``i``; None means that nothing flows to it. With ``variadic=True`` there is one
-    ``vjp(i, g, out, *args, **params)`` for any number of arguments. Raises a TypeError for a vjp
-    that is not a function.
+    ``vjp(i, g, out, *args, **params)`` for any number. Raises a TypeError if one is no function.
 
     An Op works on arrays and Tensors alike. A NumPy function that had no rule is from now on
     recorded as this Op:
@@ -86,19 +85,19 @@ def _kept(g: Array, x: Array, axis: Any, keepdims: bool) -> Array:
     return g if keepdims or leading else np.expand_dims(g, axis)
 
 
-def _repeat(g: Array, out: Array, x: Array, **how: Any) -> Array:
-    return broadcast_to(_kept(g, x, **how), shape=x.shape)
+def _repeat(g: Array, out: Array, x: Array, axis: Any, keepdims: bool) -> Array:
+    return broadcast_to(_kept(g, x, axis, keepdims), shape=x.shape)
 
 
-def _repeat_mean(g: Array, out: Array, x: Array, **how: Any) -> Array:
-    return _repeat(g / kernels.count(x, how["axis"]), out, x, **how)
+def _repeat_mean(g: Array, out: Array, x: Array, axis: Any, keepdims: bool) -> Array:
+    return _repeat(g / kernels.count(x, axis), out, x, axis, keepdims)
 
 
-def _extremum(g: Array, out: Array, x: Array, **how: Any) -> Array:
+def _extremum(g: Array, out: Array, x: Array, axis: Any, keepdims: bool) -> Array:
     """Share ``g`` equally among the entries that attain the extremum (NaN attains NaN)."""
-    hit = (x == _kept(out, x, **how)) | (x != x)
-    ties = np.sum(hit, axis=how["axis"], keepdims=True).astype(x.dtype)
-    return np.where(hit, _kept(g, x, **how) / ties, 0)
+    hit = (x == _kept(out, x, axis, keepdims)) | (x != x)
+    ties = np.sum(hit, axis=axis, keepdims=True).astype(x.dtype)
+    return np.where(hit, _kept(g, x, axis, keepdims) / ties, 0)
 
 
 def _won(g: Array, out: Array, x: Array, y: Array) -> Array:
@@ -108,7 +107,7 @@ def _won(g: Array, out: Array, x: Array, y: Array) -> Array:
 
 def _power(g: Array, out: Array, x: Array, y: Array) -> Array:
     """``y * x ** (y - 1)``, finite at ``x = 0`` where it should be: 0 * inf never occurs."""
-    if not isinstance(y, (int, float, np.number)):  # noqa: UP038 (three times as fast)
+    if not isinstance(y, (int, float, np.number)):  # a tuple: three times as fast
         return g * (y * x ** np.where(y != 0, y - 1, 1))
     if y == 2:
         dx = g * x
@@ -130,7 +129,9 @@ def _matmul(position: int, g: Array, x: Array, y: Array) -> Array:
     if x.ndim == 1:
         x, g = np.expand_dims(x, 0), np.expand_dims(g, -2)
         return _matmul(position, g, x, y) if position == 1 else _matmul(0, g, x, y)[..., 0, :]
-    return g @ _swap(y) if position == 0 else _swap(x) @ g
+    if position == 0:
+        return g @ _swap(y)
+    return _swap(_swap(g) @ x) if kernels.is_transposed(y) else _swap(x) @ g
 
 
 def _swap(x: Array) -> Array:
@@ -193,8 +194,7 @@ minimum = Op("minimum", np.minimum, _won, lambda g, out, x, y: _won(g, out, y, x
 minimum.show("min", r"\min({0}, {1})")
 where = Op("where", np.where, None, _true, _false)
 where.show("where", r"\begin{{cases}} {1} & {0} \\ {2} & \text{{else}} \end{{cases}}")
-matmul = Op("matmul", np.matmul, _matmul_x, _matmul_y)
-matmul.show("@", "{0} {1}")
+matmul = Op("matmul", np.matmul, _matmul_x, _matmul_y).show("@", "{0} {1}")
 
 _REDUCED: dict[str, Any] = {"axis": None, "keepdims": False}
 sum = Op("sum", np.sum, _repeat, params=_REDUCED).show("Σ", r"\sum {0}")

@@ -18,6 +18,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable
+from itertools import pairwise
 from statistics import median
 
 import numpy as np
@@ -28,20 +29,28 @@ Contestants = dict[str, Callable[[], object]]
 
 
 def race(contestants: Contestants, rounds: int, collect: bool = False) -> dict[str, float]:
-    """Return the median time of each contestant in seconds, their runs interleaved.
+    """Return the median time of each contestant in seconds.
 
-    With ``collect``, the garbage of one run (micrograd's graphs are cycles) is not left for the
-    next to clear away.
+    They take turns; a turn lasts at least some 5 ms, as often as it takes, so that each runs in
+    its own warm caches, as in a loop that trains. With ``collect``, the garbage of one turn
+    (micrograd's graphs are cycles) is not left for the next to clear away.
     """
     times: dict[str, list[float]] = {name: [] for name in contestants}
-    for i in range(rounds + 2):
+    repeats: dict[str, int] = {}
+    for _ in range(rounds + 1):
         for name, run in contestants.items():
             if collect:
                 gc.collect()
+            n = repeats.get(name, 1)
             start = time.perf_counter()
-            run()
-            if i >= 2:  # the first two warm up
-                times[name].append(time.perf_counter() - start)
+            for _ in range(n):
+                run()
+            seconds = (time.perf_counter() - start) / n
+            if name in repeats:
+                times[name].append(seconds)
+            else:  # the first turn warms up, and shows how often the next ones run
+                run()
+                repeats[name] = 1 + int(5e-3 / seconds)
     return {name: median(seconds) for name, seconds in times.items()}
 
 
@@ -62,7 +71,7 @@ def has(module: str) -> bool:
 
 
 def chain_constants(value, n=1000):
-    """y * a + b, with Python numbers a and b, as people write it."""
+    """Products and sums with Python numbers, as people write them."""
     x = y = value(1.0)
     for _ in range(n // 2):
         y = y * 0.999
@@ -72,7 +81,7 @@ def chain_constants(value, n=1000):
 
 
 def chain_leaves(value, n=1000):
-    """The same with a and b as leaves, so that every operation has two edges."""
+    """The same with leaves, so that every operation has two edges."""
     x = y = value(1.0)
     a, b = value(0.999), value(0.001)
     for _ in range(n // 2):
@@ -106,7 +115,7 @@ def bench_chain() -> None:
             sys.setrecursionlimit(100_000)  # micrograd needs it from 1,000 operations on
             assert np.isclose(float(chain(ours)), chain(Value))
             contestants["micrograd"] = lambda chain=chain: chain(Value)
-        report(f"1,000 scalar operations: {chain.__doc__}", contestants, 100, collect=True)
+        report(f"1,000 scalar operations: {chain.__doc__}", contestants, 50, collect=True)
 
 
 # Composed batch norm ------------------------------------------------------------------------------
@@ -186,7 +195,7 @@ def batch(m, d, dtype=np.float32):
 
 
 def bench_batch_norm() -> None:
-    for (m, d), rounds in (((32, 64), 500), ((256, 1024), 60), ((4096, 1024), 15)):
+    for (m, d), rounds in (((32, 64), 100), ((256, 1024), 50), ((4096, 1024), 15)):
         arrays = batch(m, d)
         for a, b in zip(by_microbn(*arrays), by_calls(*arrays), strict=True):
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * np.abs(b).max())
@@ -205,7 +214,7 @@ def bench_batch_norm() -> None:
 
 def our_step(widths, x, y):
     layers: list[mb.nn.Module] = []
-    for a, b in zip(widths[:-2], widths[1:-1], strict=True):
+    for a, b in pairwise(widths[:-1]):
         layers += [mb.nn.Linear(a, b, rng=0), mb.nn.BatchNorm1d(b), mb.nn.ReLU()]
     model = mb.nn.Sequential(*layers, mb.nn.Linear(*widths[-2:], rng=0))
     optimizer = mb.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
@@ -225,7 +234,7 @@ def torch_step(widths, x, y):
     torch.set_num_threads(1)
     nn = torch.nn
     layers: list[nn.Module] = []
-    for a, b in zip(widths[:-2], widths[1:-1], strict=True):
+    for a, b in pairwise(widths[:-1]):
         layers += [nn.Linear(a, b), nn.BatchNorm1d(b), nn.ReLU()]
     model = nn.Sequential(*layers, nn.Linear(*widths[-2:]))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
@@ -240,9 +249,9 @@ def torch_step(widths, x, y):
 
 
 def products(widths, x, y):
-    """Only the matrix products of a step: forward, to the weights, and to the inputs but the first."""
+    """Only the matrix products of a step: forward, to the weights, to all inputs but the first."""
     rng = np.random.default_rng(0)
-    pairs = list(zip(widths[:-1], widths[1:], strict=True))
+    pairs = list(pairwise(widths))
     inputs = [rng.normal(size=(len(x), a)).astype(x.dtype) for a, _ in pairs]
     weights = [rng.normal(size=(b, a)).astype(x.dtype) for a, b in pairs]
     outputs = [rng.normal(size=(len(x), b)).astype(x.dtype) for _, b in pairs]
@@ -258,7 +267,7 @@ def products(widths, x, y):
 
 
 def bench_mlp() -> None:
-    cases = ((64, 128, 128, 10), 128, 300), ((784, 1024, 1024, 10), 512, 12)
+    cases = ((64, 128, 128, 10), 128, 100), ((784, 1024, 1024, 10), 512, 12)
     for widths, m, rounds in cases:
         rng = np.random.default_rng(0)
         x = rng.normal(size=(m, widths[0])).astype(np.float32)
