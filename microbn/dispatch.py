@@ -157,7 +157,9 @@ def _check_real(dtype: np.dtype[Any]) -> None:
 
 def like(tensor: Any, value: Any, copy: bool, role: str) -> Array:
     """Make ``value`` data or a gradient of ``tensor``: of its dtype, and its shape or refused."""
-    value = as_data(value, tensor.dtype, copy)
+    given, value = value, as_data(value, tensor.dtype, copy)
+    if copy and value is given and hasattr(value, "copy"):
+        value = value.copy()  # a foreign array, which as_data leaves alone
     if value.shape != tensor.shape:
         raise ShapeError(
             f"the {role} given for {describe(tensor)} is {describe(value)}; it must have the same "

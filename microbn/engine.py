@@ -97,11 +97,10 @@ def backprop(
     """Yield ``(tensor, cotangent)`` from ``output`` back to the leaves, each cotangent final.
 
     Every tensor that ``output`` depends on and that requires grad comes once, the output first.
-    Cotangents are arrays, to be read and not written; with ``create_graph=True`` they are
-    Tensors, recorded even under `no_grad`. ``grad_output`` is the cotangent of the output, of its
-    shape; a single number needs none. ``pullback`` may be replaced, to stop or change what flows
-    along an edge. Raises a GradientError if there is nothing to differentiate, a ShapeError for
-    a gradient of the wrong shape.
+    Cotangents are arrays, to be read and not written; with ``create_graph=True``, Tensors that are
+    recorded even under `no_grad`. ``grad_output`` is the cotangent of the output, of its shape; a
+    single number needs none. ``pullback`` may be replaced, to stop or change what flows along an
+    edge. Raises a GradientError if nothing requires grad, a ShapeError for a wrong shape.
 
     >>> import microbn as mb
     >>> x = mb.Tensor(3.0, requires_grad=True, name="x")
@@ -155,8 +154,9 @@ def grad(output: Any, inputs: Any, grad_output: Any = None, *, create_graph: boo
     """Return the gradient of ``output`` with respect to ``inputs``, as Tensors.
 
     A Tensor for a Tensor, a tuple for a sequence; an input that ``output`` does not depend on
-    gets zeros. With ``create_graph=True`` the result can be differentiated again, to any order.
-    Raises a GradientError for an output or input that does not require grad.
+    gets zeros. With ``create_graph=True`` the results are part of a graph (they may share data),
+    and can be differentiated again, to any order. Raises a GradientError for an output or input
+    that does not require grad.
 
     >>> import microbn as mb
     >>> x = mb.Tensor(2.0, requires_grad=True)

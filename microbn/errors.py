@@ -162,7 +162,11 @@ def changed(x: Any, op: str) -> GradientError:
 
 
 def check_axis(op: str, x: Any, axis: Any) -> int | tuple[int, ...]:
-    """Count axes from the front; a tuple of one is that axis."""
+    """Return the axes to reduce, counted from the front; a tuple of one is that axis."""
+    if x.dtype.kind not in "biuf":
+        raise OperandError(f"{op}({describe(x)}): x must be real: booleans, integers or floats")
+    if x.size == 0:
+        raise ShapeError(f"{op}({describe(x)}): x is empty; there is nothing to average or compare")
     if type(axis) is int and 0 <= axis < x.ndim:
         return axis
     given = axis if isinstance(axis, tuple) else (axis,)

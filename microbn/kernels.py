@@ -58,10 +58,10 @@ def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
 
 def broadcast_to(x: Array, shape: tuple[int, ...]) -> Array:
     """`numpy.broadcast_to`: a read-only view, whose repeated axes have stride 0."""
-    if type(x) is not np.ndarray:
-        if not isinstance(x, np.generic):
-            return np.broadcast_to(x, shape)
+    if isinstance(x, np.generic):
         x = np.asarray(x)
+    if type(x) is not np.ndarray or type(shape) is not tuple:
+        return np.broadcast_to(x, shape)
     missing = len(shape) - x.ndim
     if x.shape != shape[missing:] or not x.flags.c_contiguous or not x.size:
         return np.broadcast_to(x, shape)
@@ -170,13 +170,17 @@ def _is_only_view(g: Array) -> bool:
     """Whether ``g`` shows, each entry once, all of an array to which nothing else refers."""
     return (
         type(g.base) is np.ndarray
-        and getrefcount(g.base) == _ALONE_AS_BASE
+        and _references_to_base(g) == _ALONE_AS_BASE
         and g.size == g.base.size
         and g.flags.writeable
     )
 
 
-_ALONE_AS_BASE = getrefcount(np.empty(1)[:].base)
+def _references_to_base(g: Array) -> int:
+    return getrefcount(g.base)
+
+
+_ALONE_AS_BASE = _references_to_base(np.empty(1)[:])
 
 
 FASTER: dict[Any, Callable[..., Array]] = {

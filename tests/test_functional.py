@@ -314,6 +314,12 @@ def test_entries_of_minus_infinity_are_left_out():
         assert mb.grad(y, x, np.ones(y.shape)).data[1] == 0
 
 
+def test_logsumexp_of_infinities():
+    assert F.logsumexp(np.array([np.inf, 0.0])) == np.inf
+    with np.errstate(divide="ignore"):  # NumPy's word on log(0)
+        assert F.logsumexp(np.array([-np.inf, -np.inf])) == -np.inf
+
+
 @pytest.mark.parametrize("axis", [0, 1, -1])
 @pytest.mark.parametrize("fn", [F.softmax, F.log_softmax, F.logsumexp])
 def test_axes_are_moved_to_be_the_last(fn, axis):

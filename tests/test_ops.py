@@ -196,6 +196,38 @@ def test_derivatives_at_order_1_and_2(op, args, params, form):
     check_op(op, *(FORMS[form](a) if floating(a) else a for a in args), **params)
 
 
+WRONG = {  # a rule for cube(x) = x**3, the order at which it fails, and what is said
+    "a coefficient": (lambda g, out, x: g * 3.0001 * x**2, 1, "central differences"),
+    "a sign": (lambda g, out, x: -g * 3 * x**2, 1, "central differences"),
+    "no cotangent": (lambda g, out, x: 3 * x**2, 1, "central differences"),
+    "nothing flows": (None, 1, "rule gives 0.0"),
+    "summed too early": (lambda g, out, x: np.sum(g * 3 * x**2), 0, "returned"),
+    "not finite": (lambda g, out, x: g * 3 * x**2 / (x != x[1]), 1, "not finite"),
+    "a constant": (lambda g, out, x: g * 3 * mb.stop_gradient(x) ** 2, 2, "central differences"),
+    "two modes": (lambda g, out, x: g * (3 + 1e-9 * hasattr(x, "op")) * x**2, 1, "arrays"),
+    "a coarse float32": (lambda g, out, x: g * (3 + 1e-3 * (x.dtype == "f")) * x**2, 1, "float64"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("rule", "order", "words"), WRONG.values(), ids=WRONG)
+def test_check_op_refuses_wrong_rules(rule, order, words):
+    cube = ops.Op("cube", lambda x: x**3, rule)
+    x = np.array([0.5, 1.0, 2.0], np.float32)
+    with (
+        np.errstate(divide="ignore"),
+        pytest.raises((AssertionError, ValueError), match=words) as e,
+    ):
+        check_op(cube, x, order=2)
+    assert ("cube" if order == 0 else f"cube, order {order}, argument 0") in str(e.value)
+    if order == 2:
+        check_op(cube, x, order=1)
+
+
+def test_check_op_needs_something_to_differentiate_by():
+    with pytest.raises(TypeError, match=r"floating array, not 2.0, array \(2,\) int64"):
+        check_op(ops.add, 2.0, np.array([1, 2]))
+
+
 def test_every_primitive_has_a_case():
     primitives = {op for op in vars(ops).values() if isinstance(op, ops.Op)}
     assert primitives - {case.values[0] for case in CASES} == set()
