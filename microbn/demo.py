@@ -48,8 +48,8 @@ def demo(console: Console, seed: int, epochs: int, out: Path, *, quiet: bool = F
         console.print(f"gradients: at most {worst:.1e} from those derived by hand")
         for path in paths:
             console.print(f"graph: {path}", soft_wrap=True)
-        for score in scores:
-            console.print(f"digits {score.network}: {score.last:.1f} %, {score.seconds:.1f} s")
+        for name, _, _, last, seconds in scores:
+            console.print(f"digits {name}: {last:.1f} %, {seconds:.1f} s")
 
 
 def a_table(*heads: str) -> Table:
@@ -147,9 +147,8 @@ def show_gradients(console: Console, seed: int) -> float:
     table = a_table("gradient", "largest entry", *FORMS)
     found = differences(seed)
     for name, largest, forms in found:
-        table.add_row(
-            name, f"{largest:.2f}", *(f"{number:.1e}" if number else "0" for number in forms)
-        )
+        cells = (f"{number:.1e}" if number else "0" for number in forms)
+        table.add_row(name, f"{largest:.2g}", *cells)
     console.print(table)
     return max(number for difference in found for number in difference.forms)
 
@@ -265,7 +264,7 @@ def progress(console: Console) -> Progress:
     """Return a progress display, which shows itself on terminals only and leaves no trace."""
     return Progress(
         TextColumn("  {task.description:15}"),
-        BarColumn(max(10, min(40, console.width - 46))),  # ^C, when shown, must not start a line
+        BarColumn(max(10, min(40, console.width - 46))),  # with room left for ^C
         MofNCompleteColumn(),
         TextColumn("epochs  {task.fields[accuracy]:5.1f} %"),
         console=console,

@@ -218,7 +218,7 @@ def test_the_accuracies_are_those_that_the_readme_reports():
         # Other BLAS libraries round otherwise, and after hundreds of steps it shows.
         assert_allclose(medians[batch_norm], [float(n) for n in reported.groups()], atol=2)
     assert medians[True][1] >= 97
-    assert (medians[True] > medians[False]).all()
+    assert medians[True][0] > medians[False][0] + 10
 
 
 # Where it shows it -------------------------------------------------------------------------------

@@ -66,7 +66,8 @@ class Graph:
     edges: tuple[Edge, ...]
 
     def __repr__(self) -> str:
-        return f"<Graph: {len(self.nodes)} nodes, {len(self.edges)} edges>"
+        nodes, edges = len(self.nodes), len(self.edges)
+        return f"<Graph: {nodes} node{'s' * (nodes != 1)}, {edges} edge{'s' * (edges != 1)}>"
 
     @classmethod
     def from_outputs(cls, *outputs: Tensor) -> Graph:
