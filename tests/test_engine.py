@@ -11,6 +11,7 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.testing import assert_allclose, assert_array_equal
 
 import microbn as mb
+from microbn import kernels
 from microbn.engine import pullback
 
 rng = np.random.default_rng(0)
@@ -701,3 +702,24 @@ def test_foreign_arrays_stay_what_they_are(fn):
     for t, u in zip(ours, theirs, strict=True):
         assert isinstance(u.grad, Foreign)
         assert_allclose(u.grad.array, t.grad, rtol=1e-12, atol=1e-14)
+
+
+def test_the_gradient_of_a_transposed_weight_lies_in_memory_as_the_weight_does():
+    weight = mb.Tensor(rng.normal(size=(3, 4)), requires_grad=True)
+    x, g = rng.normal(size=(5, 4)), rng.normal(size=(5, 3))
+    (mb.Tensor(x) @ weight.T).backward(g)
+    assert_allclose(weight.grad, g.T @ x, rtol=1e-13)
+    assert weight.grad.flags.c_contiguous
+    assert weight.grad.flags.writeable
+
+
+def test_a_view_is_given_out_only_if_nothing_else_refers_to_what_it_shows():
+    whole = rng.normal(size=(3, 4))
+    shared, alone = whole.T, rng.normal(size=(3, 4)).T
+    half, repeated = rng.normal(size=(6, 4))[:3], np.broadcast_to(rng.normal(size=4), (3, 4))
+    assert kernels.own(alone, set()) is alone
+    for view in (shared, half, repeated):
+        owned = kernels.own(view, set())
+        assert owned.base is None
+        assert owned.flags.writeable
+        assert_array_equal(owned, view)
