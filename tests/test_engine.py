@@ -707,7 +707,7 @@ def test_foreign_arrays_stay_what_they_are(fn):
 def test_the_gradient_of_a_transposed_weight_lies_in_memory_as_the_weight_does():
     weight = mb.Tensor(rng.normal(size=(3, 4)), requires_grad=True)
     x, g = rng.normal(size=(5, 4)), rng.normal(size=(5, 3))
-    (mb.Tensor(x) @ weight.T).backward(g)
+    (mb.Tensor(x) @ weight.T).backward(g, retain_grad=False)
     assert_allclose(weight.grad, g.T @ x, rtol=1e-13)
     assert weight.grad.flags.c_contiguous
     assert weight.grad.flags.writeable
@@ -717,8 +717,10 @@ def test_a_view_is_given_out_only_if_nothing_else_refers_to_what_it_shows():
     whole = rng.normal(size=(3, 4))
     shared, alone = whole.T, rng.normal(size=(3, 4)).T
     half, repeated = rng.normal(size=(6, 4))[:3], np.broadcast_to(rng.normal(size=4), (3, 4))
+    locked = rng.normal(size=(3, 4))[:]
+    locked.flags.writeable = False
     assert kernels.own(alone, set()) is alone
-    for view in (shared, half, repeated):
+    for view in (shared, half, repeated, locked):
         owned = kernels.own(view, set())
         assert owned.base is None
         assert owned.flags.writeable
