@@ -42,7 +42,7 @@ class recording(ContextDecorator):
         if code and code.co_flags & _SUSPENDS:
             raise TypeError(
                 f"{function.__name__} runs after the call to it has returned, outside this "
-                "context; write `with` inside it instead"
+                "context; write `with` inside it, around code that does not yield or await"
             )
         return super().__call__(function)
 

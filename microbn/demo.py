@@ -108,7 +108,7 @@ def rows(values: Array) -> str:
 
 
 class Difference(NamedTuple):
-    """How large a gradient is, and how far from it each form of `handwritten`, at the most."""
+    """How large a gradient is, and how far from it each form of `handwritten` is, at most."""
 
     gradient: str
     largest: float
@@ -142,7 +142,7 @@ def show_gradients(console: Console, seed: int) -> float:
     console.rule("2. Its gradient, against three derived by hand", align="left")
     console.print(
         "backward() pulls a random gradient back through those stages, one after another. The "
-        "three forms are formulas that people derived. How far are they from it, at the most?"
+        "three forms are formulas that people derived. The largest differences from it:"
     )
     table = a_table("gradient", "largest entry", *FORMS)
     found = differences(seed)

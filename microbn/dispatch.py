@@ -190,11 +190,16 @@ def _unmasked(a: Any) -> Any:
 
 def as_key(key: Any) -> Any:
     """Take the Tensors in an index as arrays, and copy its arrays: a call must not change."""
-    if isinstance(key, tuple):
-        return tuple(as_key(k) for k in key)
+    return tuple(_as_index(k) for k in key) if isinstance(key, tuple) else _as_index(key)
+
+
+def _as_index(key: Any) -> Any:
     if isinstance(key, Node):
         return np.array(key._data)
-    return np.array(key) if isinstance(key, list | np.ndarray) else key
+    if not isinstance(key, list | tuple | np.ndarray):
+        return key
+    index = np.array(key)
+    return index if index.size or isinstance(key, np.ndarray) else index.astype(np.intp)
 
 
 def plain(value: Any) -> Any:

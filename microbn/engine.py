@@ -53,10 +53,10 @@ def pullback(tensor: Any, g: Any) -> Iterator[Edge]:
             raise changed(x, op.name)
         if not x._requires_grad:
             continue
-        rule = partial(op.vjps[0], position) if op.variadic else op.vjps[position]
-        if rule is None:
-            continue
         try:
+            rule = partial(op.vjps[0], position) if op.variadic else op.vjps[position]
+            if rule is None:
+                continue
             before = rule(g, out, *args, **params) if params else rule(g, out, *args)
         except Exception as error:
             error.add_note(f"in the vjp of {op.name} for argument {position}, {describe(x)}")
@@ -153,10 +153,9 @@ def _seed(output: Any, grad_output: Any, create_graph: bool) -> Any:
 def grad(output: Any, inputs: Any, grad_output: Any = None, *, create_graph: bool = False) -> Any:
     """Return the gradient of ``output`` with respect to ``inputs``, as Tensors.
 
-    A Tensor for a Tensor, a tuple for a sequence; an input that ``output`` does not depend on
-    gets zeros. With ``create_graph=True`` the results are part of a graph (they may share data),
-    and can be differentiated again, to any order. Raises a GradientError for an output or input
-    that does not require grad.
+    A Tensor for a Tensor, a tuple for a sequence; zeros for an input that ``output`` does not
+    depend on. With ``create_graph=True`` they are recorded (and may share data), to be
+    differentiated again. Raises a GradientError for what does not require grad.
 
     >>> import microbn as mb
     >>> x = mb.Tensor(2.0, requires_grad=True)

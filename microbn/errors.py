@@ -146,7 +146,8 @@ def bad_rule(op: str, position: int, x: Any, g: Any) -> Exception:
     kind = ShapeError if hasattr(g, "shape") else OperandError
     return kind(
         f"the vjp of {op} for argument {position} returned {describe(g)}, which is no cotangent "
-        f"of {describe(x)}: return an array of its shape, or of the shape it broadcasts to"
+        f"of {describe(x)}: return an array of its shape, or of the shape it broadcasts to "
+        "(where nothing flows, give None in place of the rule)"
     )
 
 

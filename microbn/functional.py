@@ -1,6 +1,6 @@
 """Batch norm, its relatives, and losses, each composed of primitives.
 
-Everything here is plain NumPy text: given Tensors it is recorded, given arrays it just computes.
+Everything here is plain NumPy code: given Tensors it is recorded, given arrays it just computes.
 Nothing has a backward pass of its own: each follows from the primitives.
 """
 
@@ -57,7 +57,7 @@ def layer_norm(
 
 def normalise(op: str, x: Any, gamma: Any, beta: Any, axis: Any, eps: Any) -> tuple[Any, Any, Any]:
     """Do the work of `batch_norm`; return the mean and the variance with the result."""
-    x = x if hasattr(x, "ndim") else np.asarray(x)
+    x = kernels.floating(x)
     axis, eps = errors.check_axis(op, x, axis), errors.check_eps(op, eps)
     errors.check_weights(op, x, gamma=gamma, beta=beta)
     keepdims = x.ndim != 2 or axis != 0
@@ -103,9 +103,9 @@ def sigmoid(x: Any) -> Any:
     >>> sigmoid(np.array([-1000.0, 0.0, 1000.0]))
     array([0. , 0.5, 1. ])
     """
-    positive = x >= 0
-    z = np.exp(np.where(positive, -x, x))  # at most 1
-    return np.where(positive, 1, z) / (1 + z)
+    x = kernels.floating(x)
+    z = np.exp(np.where(x >= 0, -x, x))  # at most 1
+    return np.where(x >= 0, 1, z) / (1 + z)
 
 
 def logsumexp(x: Any, axis: Axis = -1, keepdims: bool = False) -> Any:
@@ -114,15 +114,15 @@ def logsumexp(x: Any, axis: Axis = -1, keepdims: bool = False) -> Any:
     >>> logsumexp(np.array([1000.0, 1000.0])).round(3)
     np.float64(1000.693)
     """
-    peak = _peak("logsumexp", x, axis)
-    total = np.log(np.sum(np.exp(x - peak), axis=axis, keepdims=True)) + peak
+    shifted, peak = _shifted("logsumexp", x, axis)
+    total = np.log(np.sum(np.exp(shifted), axis=axis, keepdims=True)) + peak
     return total if keepdims else np.squeeze(total, axis)
 
 
 def log_softmax(x: Any, axis: int = -1) -> Any:
     """Return the logarithm of `softmax`, as precise as it is and without overflow."""
     with scope("log_softmax"):
-        shifted = x - _peak("log_softmax", x, axis)
+        shifted, _ = _shifted("log_softmax", x, axis)
         return shifted - np.log(np.sum(np.exp(shifted), axis=axis, keepdims=True))
 
 
@@ -133,15 +133,17 @@ def softmax(x: Any, axis: int = -1) -> Any:
     array([0.25, 0.75])
     """
     with scope("softmax"):
-        z = np.exp(x - _peak("softmax", x, axis))
+        z = np.exp(_shifted("softmax", x, axis)[0])
         return z / np.sum(z, axis=axis, keepdims=True)
 
 
-def _peak(op: str, x: Any, axis: Any) -> Any:
-    """Return the largest entries, as constants: taken off before exp, they leave results as is."""
+def _shifted(op: str, x: Any, axis: Any) -> tuple[Any, Any]:
+    """Return x less its largest entries, so that exp does not overflow, and these, as constants."""
+    x = kernels.floating(x)
     axis = None if axis is None else errors.check_axis(op, x, axis)
     peak = np.max(value(x), axis=axis, keepdims=True)
-    return np.where(np.isinf(peak), 0, peak)
+    peak = np.where(np.isinf(peak), 0, peak)
+    return x - peak, peak
 
 
 def cross_entropy(logits: Any, targets: Any) -> Any:
@@ -168,4 +170,4 @@ def mse(prediction: Any, target: Any) -> Any:
     """
     errors.check_same_shape("mse", prediction, target)
     with scope("mse"):
-        return np.mean((prediction - target) ** 2)
+        return np.mean((kernels.floating(prediction) - kernels.floating(target)) ** 2)

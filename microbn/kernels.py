@@ -85,6 +85,12 @@ def sum_to(x: Array, shape: tuple[int, ...]) -> Array:
     return np.sum(x, axis=(*range(extra), *stretched), keepdims=True).reshape(shape)
 
 
+def floating(x: Any) -> Array:
+    """Return ``x`` with floats for integers, which would wrap, and as an array if it is a list."""
+    x = x if hasattr(x, "ndim") else np.asarray(x)
+    return x.astype(np.float64) if x.dtype.kind in "biu" else x
+
+
 def relu(x: Array) -> Array:
     """``max(x, 0)``, NaN where ``x`` is NaN; twice as fast with a row of zeros as with one."""
     if type(x) is np.ndarray and x.ndim and x.dtype.char in "fd":
@@ -137,8 +143,10 @@ def count(x: Array, axis: Axis = None) -> int:
 def add(a: Array, b: Array) -> Array:
     """``a + b``, in the memory of ``a`` if the caller has handed over the only reference to it.
 
-    A fresh 16 MiB array costs more than adding up its entries. NumPy does the same for the
-    temporaries of an expression. ``b`` has the shape and dtype of ``a``.
+    A fresh 16 MiB array costs more than adding up its entries. CPython counts references, so an
+    array that is used anywhere else (in a dict, a frame, as the base of a view) counts more than
+    one that only came in as an argument; NumPy tells the temporaries of an expression in the same
+    way. ``b`` has the shape and dtype of ``a``.
     """
     if type(a) is np.ndarray and a.base is None and getrefcount(a) == _ALONE:
         return np.add(a, b, out=a)
@@ -153,7 +161,7 @@ _ALONE = _references(np.empty(1))  # differs between versions of Python
 
 
 def is_transposed(x: Array) -> bool:
-    """Whether ``x`` lies in memory column by column: what goes with it had better, too."""
+    """Whether ``x`` lies in memory column by column; then so should its gradient."""
     return type(x) is np.ndarray and x.flags.fnc
 
 

@@ -18,7 +18,8 @@ clock = count(1)  # ticks whenever a value comes into being
 class Node:
     """A value, and how it was made: the call ``op(*inputs, **params)``, or nothing for a leaf.
 
-    ``values`` are the inputs as arrays, as the call saw them. ``time`` orders the calls: inputs
+    ``values`` are the arrays in ``inputs``, not copies of them: who writes into an array that a
+    call has used changes what its backward pass computes. ``time`` orders the calls: inputs
     are older than results. Nothing points from an input to its results and there are no
     closures, so a graph has no cycles, and its memory is free as soon as its output is.
     """
@@ -38,3 +39,9 @@ class Node:
     def _constant(self, value: Array, requires_grad: bool = False) -> Any:
         """Wrap ``value`` as a leaf."""
         raise NotImplementedError
+
+    def __setstate__(self, state: tuple[None, dict[str, Any]]) -> None:
+        """Come into being when copied or unpickled, which may be in a process of another time."""
+        for name, value in state[1].items():
+            setattr(self, name, value)
+        self.time = next(clock)

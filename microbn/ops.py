@@ -3,7 +3,7 @@
 A rule is a vector-Jacobian product, ``vjp(g, out, *args, **params)``: from the cotangent ``g`` of
 the result it makes the cotangent of one argument. The words are the same everywhere: ``g``
 cotangent, ``out`` result, ``x, y`` arguments; values are positional, metadata is keyword. Rules
-are pure functions of plain NumPy text. Given arrays they compute; given Tensors the same text
+are pure functions in plain NumPy code. Given arrays they compute; given Tensors the same text
 records the backward graph. They are calculus only: summing over broadcast axes, casting to the
 argument's dtype and adding up at a fan-out are the engine's.
 """
@@ -73,10 +73,10 @@ class Op:
         for a in args:
             if hasattr(a, "_record"):
                 return a._record(self, args, {**self.params, **params})
-        return self.fn(*args, **params)
+        return self.fn(*args, **{**self.params, **params})
 
 
-# Pieces that rules share, for what does not fit on the line of an entry ---------------------------
+# Helpers of the rules in the table below ---------------------------------------------------------
 
 
 def _kept(g: Array, x: Array, axis: Any, keepdims: bool) -> Array:
@@ -102,13 +102,13 @@ def _extremum(g: Array, out: Array, x: Array, axis: Any, keepdims: bool) -> Arra
 
 def _won(g: Array, out: Array, x: Array, y: Array) -> Array:
     """Give ``g`` to ``x`` where it is the larger or smaller of the two, half where they tie."""
-    return np.where(x == y, 0.5 * g, g * (x == out))
+    return np.where(x == y, 0.5 * g, g * ((x == out) | (x != x)))
 
 
 def _power(g: Array, out: Array, x: Array, y: Array) -> Array:
     """``y * x ** (y - 1)``, finite at ``x = 0`` where it should be: 0 * inf never occurs."""
-    if not isinstance(y, (int, float, np.number)):  # a tuple: three times as fast
-        return g * (y * x ** np.where(y != 0, y - 1, 1))
+    if not isinstance(y, (int, float, np.number)):  # faster than with |
+        return g * (y * x ** np.where((x == 0) & (y == 0), 1, y - 1))
     if y == 2:
         dx = g * x
         dx *= 2  # in the same memory, if it is an array
@@ -186,7 +186,7 @@ tanh = Op("tanh", np.tanh, lambda g, out, x: g * (1 - out * out)).show("tanh", r
 sin = Op("sin", np.sin, lambda g, out, x: g * np.cos(x)).show("sin", r"\sin {0}")
 cos = Op("cos", np.cos, lambda g, out, x: -g * np.sin(x)).show("cos", r"\cos {0}")
 abs = Op("abs", np.absolute, lambda g, out, x: g * np.sign(x)).show("|·|", r"\left|{0}\right|")
-relu = Op("relu", kernels.relu, lambda g, out, x: g * (out > 0)).show("relu", r"\max({0}, 0)")
+relu = Op("relu", kernels.relu, lambda g, out, x: g * ~(out <= 0)).show("relu", r"\max({0}, 0)")
 
 maximum = Op("maximum", np.maximum, _won, lambda g, out, x, y: _won(g, out, y, x))
 maximum.show("max", r"\max({0}, {1})")

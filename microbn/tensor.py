@@ -21,6 +21,7 @@ from .kernels import Array, Axis
 from .node import NUMBERS, Node, clock
 from .ops import Op
 
+_new = object.__new__
 _NOTHING: dict[str, Any] = {}
 _PLAIN = NUMBERS | {float, int, bool}  # types of operands that need no second look
 
@@ -91,8 +92,9 @@ class Tensor(NumpyProtocols, Node):
 
     ``data`` is anything that `numpy.array` takes and that is boolean, integer or floating; it is
     copied unless ``copy=False``; arrays of other libraries that speak NumPy's protocols stay what
-    they are. Integers with ``requires_grad=True`` become float64. Raises an OperandError (a
-    TypeError) for a Tensor, for complex, string or object data.
+    they are. Integers with ``requires_grad=True`` become float64. Do not write into an array that
+    a computation has used: its backward pass needs the old values, and cannot notice. A Tensor,
+    complex, string or object data raise an OperandError (a TypeError).
 
     >>> x = Tensor([[7.0, 70.0], [8.0, 80.0]], requires_grad=True, name="x")
     >>> y = (x**2).sum()
@@ -296,6 +298,3 @@ class Tensor(NumpyProtocols, Node):
         text += f", name={self.name!r}" if self.name else ""
         made = f", op={self.op.name}" if self.op else ", requires_grad=True" * self._requires_grad
         return f"Tensor({text}{made})"
-
-
-_new = Tensor.__new__

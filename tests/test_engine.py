@@ -1,6 +1,8 @@
 """The engine and Tensor: the decisions of the design, row by row, and higher derivatives."""
 
+import copy
 import gc
+import pickle
 import threading
 import weakref
 
@@ -725,3 +727,37 @@ def test_a_view_is_given_out_only_if_nothing_else_refers_to_what_it_shows():
         assert owned.base is None
         assert owned.flags.writeable
         assert_array_equal(owned, view)
+
+
+def test_an_optimiser_leaves_the_values_of_earlier_graphs_alone():
+    weight = mb.Tensor([2.0, 3.0], requires_grad=True)
+    frozen, x = weight.detach(), mb.Tensor([1.0, 1.0], requires_grad=True)
+    y = (x * frozen).sum()
+    (weight * weight).sum().backward()
+    mb.optim.SGD([weight], lr=0.1).step()
+    assert_array_equal(weight.data, [1.6, 2.4])
+    y.backward()
+    assert_array_equal(x.grad, [2.0, 3.0])
+
+
+def test_new_data_of_a_constant_is_noticed_too():
+    weight, x = mb.Tensor([2.0, 3.0]), mb.Tensor([1.0, 1.0], requires_grad=True)
+    y = (x * weight).sum()
+    weight.data -= 1
+    with pytest.raises(RuntimeError, match=r"Tensor \(2,\) float64 was given new data after mul"):
+        y.backward()
+    assert x.grad is None
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda t: pickle.loads(unborn(t))])
+def test_a_copy_comes_into_being_when_it_is_made(copied):
+    x = copied(mb.Tensor([1.0, 2.0], requires_grad=True, name="x"))
+    assert (x.name, x.requires_grad) == ("x", True)
+    (x * x).sum().backward()
+    assert_array_equal(x.grad, [2.0, 4.0])
+
+
+def unborn(tensor):
+    """Pickle ``tensor`` as a process would whose clock is far ahead of ours."""
+    tensor.time += 10**9
+    return pickle.dumps(tensor)

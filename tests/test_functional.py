@@ -492,3 +492,17 @@ def test_mse_refuses_to_broadcast():
 def test_var_refuses_to_divide_by_nothing(fn, ddof):
     with pytest.raises(ValueError, match=rf"ddof={ddof}.*4"):
         fn(x43, 0, ddof=ddof)
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "logsumexp", "sigmoid", "batch_norm"])
+def test_small_integers_do_not_wrap(name):
+    fn, x = getattr(F, name), np.array([[1, 2, 200], [0, 7, 9]], np.uint8)
+    expected = fn(x.astype(float))
+    assert_allclose(fn(x), expected, rtol=1e-14)
+    assert_allclose(fn(mb.Tensor(x)).data, expected, rtol=1e-14)
+    assert_allclose(fn(x.tolist()), expected, rtol=1e-14)
+
+
+def test_mse_of_small_integers_does_not_wrap():
+    x = np.array([1, 2, 200], np.uint8)
+    assert F.mse(x, x[::-1]) == pytest.approx(2 * 199**2 / 3)

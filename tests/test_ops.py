@@ -625,3 +625,55 @@ def test_fast_functions_refuse_what_numpy_refuses(fn, args):
     for function in (fn, kernels.FASTER[fn]):
         with pytest.raises(ValueError, match=r"broadcast|core dimension|axis|axes|dimension"):
             function(*args)
+
+
+@pytest.mark.parametrize("key", [(slice(None), (0, 0, 1)), ((0, 0),), [0, 0], ((0, 1, 0), 1)])
+def test_repeated_indices_add_up_however_they_are_written(key):
+    x = mb.Tensor(np.arange(6.0).reshape(2, 3), requires_grad=True)
+    x[key].sum().backward()
+    expected = np.zeros((2, 3))
+    np.add.at(expected, tuple(map(as_array, key)) if isinstance(key, tuple) else as_array(key), 1)
+    assert_array_equal(x.grad, expected)
+
+
+def as_array(key):
+    return key if isinstance(key, slice) else np.array(key)
+
+
+@pytest.mark.parametrize("key", [[], (slice(None), [])])
+def test_an_empty_list_takes_nothing(key):
+    x = mb.Tensor(np.ones((2, 3)), requires_grad=True)
+    assert x[key].shape == np.ones((2, 3))[key].shape
+    x[key].sum().backward()
+    assert_array_equal(x.grad, np.zeros((2, 3)))
+
+
+def test_mixed_second_derivatives_of_a_power_agree_where_the_exponent_is_zero():
+    x, y = (mb.Tensor(v, requires_grad=True) for v in (2.0, 0.0))
+    by_x, by_y = mb.grad(x**y, [x, y], create_graph=True)
+    assert mb.grad(by_x, y).item() == pytest.approx(0.5)  # 1 / x
+    assert mb.grad(by_y, x).item() == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("fn", [np.maximum, np.minimum])
+def test_nan_takes_the_gradient_of_what_it_became(fn):
+    x = mb.Tensor([np.nan, 1.0], requires_grad=True)
+    fn(x, 1.0 if fn is np.minimum else 0.5).sum().backward()
+    assert_array_equal(x.grad, [1.0, 0.5 if fn is np.minimum else 1.0])
+
+
+def test_defaults_of_an_op_hold_for_arrays_as_for_tensors():
+    def rule(g, out, x, k):
+        return g * k
+
+    scale = mb.ops.Op("scale", lambda x, k: x * k, rule, params={"k": 2})
+    assert scale(np.array(3.0)) == scale(mb.Tensor(3.0)).item() == 6.0
+    assert scale(np.array(3.0), k=5) == scale(mb.Tensor(3.0), k=5).item() == 15.0
+
+
+def test_a_missing_rule_is_named():
+    op = mb.ops.Op("product", lambda x, y: x * y, lambda g, out, x, y: g * y)
+    x = mb.Tensor(2.0, requires_grad=True)
+    with pytest.raises(IndexError) as raised:
+        op(x, x).backward()
+    assert "in the vjp of product for argument 1" in raised.value.__notes__[0]

@@ -187,11 +187,12 @@ class _BatchNorm(Module):
 class BatchNorm1d(_BatchNorm):
     """Batch normalisation of (m, d) or (m, d, l), per channel d: ``x_hat * weight + bias``.
 
-    In training x_hat comes of the mean and the biased variance of the batch, in `functional`'s
-    composed `batch_norm`, and the running statistics follow beside it:
+    In training x_hat is computed from the mean and the biased variance of the batch, by
+    `functional`'s composed `batch_norm`, and the running statistics follow beside it:
     ``running = (1 - momentum) * running + momentum * batch``, the variance unbiased, or with
-    ``momentum=None`` the average of all batches. After ``eval()`` x_hat comes of the running
-    statistics; with ``track_running_stats=False`` there are none, and always of the batch.
+    ``momentum=None`` the average of all batches. After ``eval()`` x_hat is computed from the
+    running statistics; with ``track_running_stats=False`` there are none, and those of the batch
+    are always used.
     ``weight`` (ones) and ``bias`` (zeros) are (d,), absent with ``affine=False``; buffers
     ``running_mean`` (zeros), ``running_var`` (ones), ``num_batches_tracked``. Conventions and
     defaults are PyTorch's; Ioffe & Szegedy 2015, arXiv:1502.03167.

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import OperandError, ShapeError, describe
 from ..kernels import Array
+from ..node import clock
 from ..tensor import Tensor
 
 
@@ -53,11 +54,16 @@ class Optimizer:
         )
 
     def step(self) -> None:
-        """Update every parameter whose gradient is not None, in place."""
+        """Update every parameter whose gradient is not None.
+
+        New arrays take the place of the old, to which earlier graphs and detached Tensors refer.
+        """
         for p, state in zip(self.params, self.state, strict=True):
             g = p.grad
             if g is not None:
-                p.data -= self.lr * self.direction(p.data, g, state)
+                step = self.lr * self.direction(p._data, g, state)
+                p._data = (p._data - step).astype(p.dtype, copy=False)
+                p.time = next(clock)
 
     def zero_grad(self) -> None:
         """Set the gradient of every parameter to None."""
