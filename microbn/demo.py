@@ -142,7 +142,7 @@ def show_gradients(console: Console, seed: int) -> float:
     console.rule("2. Its gradient, against three derived by hand", align="left")
     console.print(
         "backward() pulls a random gradient back through those stages, one after another. The "
-        "three forms are formulas that people derived. The largest differences from it:"
+        "three forms are formulas that people derived; shown is the largest difference."
     )
     table = a_table("gradient", "largest entry", *FORMS)
     found = differences(seed)
