@@ -68,7 +68,10 @@ def bind(
     """
     n = 1 if op.variadic else len(op.vjps)
     if len(args) != n and not isinstance(function, np.ufunc):
-        given = inspect.signature(function).bind(*args, **kwargs).arguments
+        try:
+            given = inspect.signature(function).bind(*args, **kwargs).arguments
+        except ValueError:  # np.concatenate says how it is called from NumPy 2.4 on
+            given = dict(zip(("arrays", "axis", "out"), args, strict=False)) | kwargs
         args, kwargs = tuple(given.values())[:n], dict(tuple(given.items())[n:])
     if not kwargs.keys() <= op.params.keys():
         raise refuse_option(function, args, kwargs, op.params)
