@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,8 @@ COMPOSED: dict[Any, Callable[..., Any]] = {
     np.dot: _dot,
 }
 
+signature = lru_cache(maxsize=None)(inspect.signature)  # looking one up takes longer than the op
+
 REASONS = {
     "out": "it would overwrite values that the backward pass needs; assign the result instead",
     "where": "what it leaves out has no value; use np.where on the result instead",
@@ -69,7 +72,7 @@ def bind(
     n = 1 if op.variadic else len(op.vjps)
     if len(args) != n and not isinstance(function, np.ufunc):
         try:
-            given = inspect.signature(function).bind(*args, **kwargs).arguments
+            given = signature(function).bind(*args, **kwargs).arguments
         except ValueError:  # np.concatenate says how it is called from NumPy 2.4 on
             given = dict(zip(("arrays", "axis", "out"), args, strict=False)) | kwargs
         args, kwargs = tuple(given.values())[:n], dict(tuple(given.items())[n:])
@@ -120,7 +123,7 @@ class NumpyProtocols:
         if op is not None:
             return self._record(op, *bind(op, function, args, kwargs))
         if function in COMPOSED:
-            known = inspect.signature(COMPOSED[function]).parameters
+            known = signature(COMPOSED[function]).parameters
             if not kwargs.keys() <= known.keys():
                 raise refuse_option(function, args, kwargs, [*known][1:])
             return COMPOSED[function](*args, **kwargs)

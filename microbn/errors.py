@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["GradientError", "IndexingError", "OperandError", "ShapeError"]
-
 
 class ShapeError(ValueError):
     """A shape, an axis, an eps or another value that an operation cannot work with."""
@@ -214,15 +212,15 @@ def check_weights(op: str, x: Any, **weights: Any) -> None:
 def check_classes(logits: Any, targets: Any) -> Any:
     """Return ``targets`` as an array of class numbers, one for each row of ``logits``."""
     classes = np.asarray(targets)
+    kind: type[Exception] = ShapeError
     if classes.dtype.kind not in "iu":
-        why: str | None = "targets are class numbers, integers; use .astype(int)"
+        kind, why = OperandError, "targets are class numbers, integers; use .astype(int)"
     elif logits.ndim != 2 or classes.shape != logits.shape[:1] or not classes.size:
         why = "logits have shape (n, classes) and targets (n,), with n at least 1"
     elif classes.min() < 0 or classes.max() >= logits.shape[1]:
         why = f"targets must lie in 0 to {logits.shape[1] - 1}"
     else:
         return classes
-    kind = OperandError if classes.dtype.kind not in "iu" else ShapeError
     raise kind(f"cross_entropy({describe(logits)}, targets {classes.shape} {classes.dtype}): {why}")
 
 

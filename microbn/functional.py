@@ -104,8 +104,9 @@ def sigmoid(x: Any) -> Any:
     array([0. , 0.5, 1. ])
     """
     x = kernels.floating(x)
-    z = np.exp(np.where(x >= 0, -x, x))  # at most 1
-    return np.where(x >= 0, 1, z) / (1 + z)
+    positive = x >= 0
+    z = np.exp(np.where(positive, -x, x))  # at most 1
+    return np.where(positive, 1, z) / (1 + z)
 
 
 def logsumexp(x: Any, axis: Axis = -1, keepdims: bool = False) -> Any:

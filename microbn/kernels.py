@@ -85,9 +85,14 @@ def sum_to(x: Array, shape: tuple[int, ...]) -> Array:
     return np.sum(x, axis=(*range(extra), *stretched), keepdims=True).reshape(shape)
 
 
+def array(x: Any) -> Array:
+    """Return ``x`` as an array if it is a list or a number, and as it is if it has axes."""
+    return x if hasattr(x, "ndim") else np.asarray(x)
+
+
 def floating(x: Any) -> Array:
-    """Return ``x`` with floats for integers, which would wrap, and as an array if it is a list."""
-    x = x if hasattr(x, "ndim") else np.asarray(x)
+    """Return `array` of ``x``, with floats for integers, which would wrap."""
+    x = array(x)
     return x.astype(np.float64) if x.dtype.kind in "biu" else x
 
 
@@ -167,8 +172,8 @@ def is_transposed(x: Array) -> bool:
 
 def own(g: Array, seen: set[int]) -> Array:
     """Return ``g``, or a copy if it shares memory with anything else; ``seen`` was given out."""
-    base = getattr(g, "base", None) is not None
-    if id(g) in seen or (base and not _is_only_view(g)):
+    is_view = getattr(g, "base", None) is not None
+    if id(g) in seen or (is_view and not _is_only_view(g)):
         g = g.copy()
     seen.add(id(g))
     return g

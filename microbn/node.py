@@ -40,6 +40,10 @@ class Node:
         """Wrap ``value`` as a leaf."""
         raise NotImplementedError
 
+    def _hold(self, value: Array) -> None:
+        """Take ``value`` for the data: from now on it is younger than what was computed before."""
+        self._data, self.time = value, next(clock)
+
     def __setstate__(self, state: tuple[None, dict[str, Any]]) -> None:
         """Come into being when copied or unpickled, which may be in a process of another time."""
         for name, value in state[1].items():

@@ -70,10 +70,11 @@ class Op:
 
     def __call__(self, *args: Any, **params: Any) -> Any:
         """Compute on arrays; if an argument can record the call, let it."""
+        params = {**self.params, **params}
         for a in args:
             if hasattr(a, "_record"):
-                return a._record(self, args, {**self.params, **params})
-        return self.fn(*args, **{**self.params, **params})
+                return a._record(self, args, params)
+        return self.fn(*args, **params)
 
 
 # Helpers of the rules in the table below ---------------------------------------------------------

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -127,10 +126,10 @@ class Tensor(NumpyProtocols, Node):
     def _constant(self, value: Array, requires_grad: bool = False) -> Tensor:
         return Tensor(value, requires_grad=requires_grad, copy=False)
 
-    shape = property(attrgetter("_data.shape"), doc="The length of each axis.")
-    ndim = property(attrgetter("_data.ndim"), doc="The number of axes.")
-    size = property(attrgetter("_data.size"), doc="The number of entries.")
-    dtype = property(attrgetter("_data.dtype"), doc="The type of the entries.")
+    shape = property(operator.attrgetter("_data.shape"), doc="The length of each axis.")
+    ndim = property(operator.attrgetter("_data.ndim"), doc="The number of axes.")
+    size = property(operator.attrgetter("_data.size"), doc="The number of entries.")
+    dtype = property(operator.attrgetter("_data.dtype"), doc="The type of the entries.")
 
     @property
     def data(self) -> Array:
@@ -141,8 +140,7 @@ class Tensor(NumpyProtocols, Node):
     def data(self, value: Any) -> None:
         if self.op is not None:
             raise refused(self, "new data")
-        self._data = like(self, value, value is not self._data, "data")
-        self.time = next(clock)
+        self._hold(like(self, value, value is not self._data, "data"))
 
     @property
     def grad(self) -> Array | None:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .. import functional
+from .. import functional, kernels
 from ..context import named, scope
 from ..dispatch import plain
 from ..errors import OperandError, ShapeError, check_eps, describe
@@ -56,7 +56,7 @@ class Linear(Module):
 
     def forward(self, x: Any) -> Any:
         """Map the last axis of ``x`` from ``in_features`` to ``out_features``."""
-        x = _array(x)
+        x = kernels.array(x)
         if x.shape[-1:] != (self.in_features,):
             raise ShapeError(
                 f"{self!r} was given {describe(x)}, whose last axis must be {self.in_features} "
@@ -80,7 +80,7 @@ class ReLU(Module):
 
     def forward(self, x: Any) -> Any:
         """Replace negative entries by 0."""
-        return functional.relu(_array(x))
+        return functional.relu(kernels.array(x))
 
 
 class _BatchNorm(Module):
@@ -122,7 +122,7 @@ class _BatchNorm(Module):
 
     def forward(self, x: Any) -> Any:
         """Normalise ``x`` with the statistics of the batch, or in use with the running ones."""
-        x = _array(x)
+        x = kernels.array(x)
         if x.ndim not in self.layouts or x.shape[1] != self.num_features:
             raise ShapeError(
                 f"{self!r} was given {describe(x)}; it takes {' or '.join(self.layouts.values())} "
@@ -213,10 +213,6 @@ class BatchNorm1d(_BatchNorm):
 def _blend(old: Array, new: Array, p: float) -> Array:
     """Return the average of two arrays, in which the new one has the weight ``p``."""
     return ((1 - p) * old + p * new.reshape(old.shape)).astype(old.dtype, copy=False)
-
-
-def _array(x: Any) -> Any:
-    return x if hasattr(x, "ndim") else np.asarray(x)
 
 
 def _size(layer: str, name: str, n: Any) -> int:

@@ -10,7 +10,6 @@ import numpy as np
 
 from ..errors import OperandError, ShapeError, describe
 from ..kernels import Array
-from ..node import clock
 from ..tensor import Tensor
 
 
@@ -62,8 +61,7 @@ class Optimizer:
             g = p.grad
             if g is not None:
                 step = self.lr * self.direction(p._data, g, state)
-                p._data = (p._data - step).astype(p.dtype, copy=False)
-                p.time = next(clock)
+                p._hold((p._data - step).astype(p.dtype, copy=False))
 
     def zero_grad(self) -> None:
         """Set the gradient of every parameter to None."""
