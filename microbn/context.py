@@ -1,34 +1,39 @@
 """What surrounds a computation: whether it is recorded, and the path of names it happens under.
 
-The state is one tuple in a context variable, so each thread and asynchronous task has its own.
-Leaving a context restores the tuple that entering it replaced, which the new one remembers:
-contexts nest, can be used again, and work as decorators.
+The state is a tuple in a context variable: each thread and asynchronous task has its own. Leaving
+a context restores the one before, which the new one remembers: contexts nest, and can be reused.
 """
 
 from __future__ import annotations
 
-import inspect
 from contextlib import ContextDecorator
 from contextvars import ContextVar
 from typing import Any
 
-_SUSPENDS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+from .errors import check_returns
 
-
-# Whether calls are recorded, the scope they are made in, and the state before this one.
-State = tuple[bool, tuple[str, ...], Any]
+# Whether calls are recorded (True, False, or a tracer, which records them all and takes notes), the
+# scope they are made in, and the state before this one.
+State = tuple[Any, tuple[str, ...], Any]
 START: State = (True, (), None)
 state: ContextVar[State] = ContextVar("microbn", default=START)
 
 
-class recording(ContextDecorator):
-    """Record what follows, or do not, whatever surrounds it."""
+class Entry(str):
+    """The name of a scope, for one entering of it: of two calls in a row, each has its own."""
 
-    def __init__(self, on: bool) -> None:
-        self.on = on
+    __slots__ = ()
+
+
+class recording(ContextDecorator):
+    """Record what follows, or do not, whatever surrounds it; in the scope ``path``, if given."""
+
+    def __init__(self, on: bool, path: tuple[str, ...] | None = None) -> None:
+        self.on, self.path = on, path
 
     def _inner(self, now: State) -> State:
-        return self.on, now[1], now
+        on = self.on if isinstance(now[0], bool) else now[0].switch(self.on)
+        return on, now[1] if self.path is None else self.path, now
 
     def __enter__(self) -> None:
         state.set(self._inner(state.get()))
@@ -38,12 +43,7 @@ class recording(ContextDecorator):
 
     def __call__(self, function: Any) -> Any:
         """Run ``function`` in this context whenever it is called."""
-        code = getattr(function, "__code__", None)
-        if code and code.co_flags & _SUSPENDS:
-            raise TypeError(
-                f"{function.__name__} runs after the call to it has returned, outside this "
-                "context; write `with` inside it, around code that does not yield or await"
-            )
+        check_returns(function)
         return super().__call__(function)
 
 
@@ -85,7 +85,7 @@ class scope(recording):
         self.name = name
 
     def _inner(self, now: State) -> State:
-        return now[0], (*now[1], self.name), now
+        return now[0], (*now[1], Entry(self.name)), now
 
 
 def named(value: Any, name: str) -> Any:

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -18,10 +18,8 @@ from . import kernels, ops
 from .context import recording
 from .dispatch import like, plain
 from .errors import bad_rule, changed, check_differentiable, describe, no_direction
+from .mirror import Edge, Pullback, recorded
 from .node import NUMBERS, Node
-
-Edge = tuple[int, Any, Any, Any]
-Pullback = Callable[[Any, Any], Iterator[Edge]]
 
 
 def toposort(output: Any) -> list[Any]:
@@ -115,16 +113,15 @@ def backprop(
 def _walk(
     output: Any, seed: Any, create_graph: bool, pullback: Pullback
 ) -> Iterator[tuple[Any, Any]]:
-    add = kernels.add
-    if create_graph:  # record while edges are made and added, but never across a yield
-        record, edges = recording(True), pullback
-        add, pullback = record(operator.add), record(lambda *edge: iter([*edges(*edge)]))
+    add, pullback = recorded(pullback) if create_graph else (kernels.add, pullback)
     cotangents = {output: seed}
     del seed
     for tensor in toposort(output):
         g = cotangents.pop(tensor, None)
         if g is None:  # reached only along edges that carry nothing
             continue
+        if create_graph and g.name is None and tensor.name:
+            g.name = f"d {tensor.name}"
         yield tensor, g
         if tensor.op is None:
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -115,6 +116,19 @@ def refused(subject: Any, what: str) -> Exception:
     name = subject if isinstance(subject, str) else describe(subject)
     made = getattr(subject, "op", None)
     return kind(f"{name}{f', made by {made.name},' if made else ''} {why}")
+
+
+SUSPENDS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+
+
+def check_returns(function: Any) -> None:
+    """Refuse to decorate with a context what goes on after the call to it has returned."""
+    code = getattr(function, "__code__", None)
+    if code and code.co_flags & SUSPENDS:
+        raise OperandError(
+            f"{function.__name__} runs after the call to it has returned, outside this context; "
+            "write `with` inside it, around code that does not yield or await"
+        )
 
 
 # What the engine refuses --------------------------------------------------------------------------

@@ -47,16 +47,18 @@ def _record(op: Op, args: tuple[Any, ...], params: dict[str, Any] = _NOTHING) ->
     out._data = data
     out._grad = out.name = None
     recording, out.scope, _ = state.get()
-    if requires_grad and recording:
+    out.time = next(clock)
+    if requires_grad and recording is True:
         out._requires_grad = True
         out.op = op
         out.inputs = args
         out.values = values
         out.params = params
     else:
-        out._requires_grad = False
-        out.op, out.inputs, out.values, out.params = None, (), (), _NOTHING
-    out.time = next(clock)
+        out._requires_grad, out.op, out.inputs, out.values = False, None, (), ()
+        out.params = _NOTHING
+        if recording and recording is not True:
+            recording.record(out, op, args, values, params, requires_grad)
     return out
 
 

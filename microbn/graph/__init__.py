@@ -2,5 +2,6 @@
 
 from .drawing import Drawing, draw
 from .graph import Graph
+from .parts import Edge, Node, Scope, Source
 
-__all__ = ["Drawing", "Graph", "draw"]
+__all__ = ["Drawing", "Edge", "Graph", "Node", "Scope", "Source", "draw"]

