@@ -11,7 +11,7 @@ from .tensor import Tensor
 
 if TYPE_CHECKING:
     from . import data, nn, optim, testing
-    from .graph import Graph, draw
+    from .graph import Graph, draw, trace, tracing
 
 __version__ = "0.1.0"
 
@@ -32,10 +32,13 @@ __all__ = [
     "scope",
     "stop_gradient",
     "testing",
+    "trace",
+    "tracing",
 ]
 
 # Loaded when first asked for, so that `import microbn` imports NumPy alone.
-_LAZY = {"data": "", "nn": "", "optim": "", "testing": "", "Graph": ".graph", "draw": ".graph"}
+_LAZY = dict.fromkeys(("data", "nn", "optim", "testing"), "")
+_LAZY |= dict.fromkeys(("Graph", "draw", "trace", "tracing"), ".graph")
 
 
 def __getattr__(name: str) -> Any:

@@ -22,7 +22,7 @@ state: ContextVar[State] = ContextVar("microbn", default=START)
 class Entry(str):
     """The name of a scope, for one entering of it: of two calls in a row, each has its own."""
 
-    __slots__ = ()
+    owner = ""  # the class of the module whose scope it is: its parameters are drawn there
 
 
 class recording(ContextDecorator):

@@ -44,7 +44,7 @@ def describe(operand: Any) -> str:
     >>> describe(np.zeros((2, 3))), describe(1e-5), describe("a")
     ('array (2, 3) float64', '1e-05', "'a' (str)")
     """
-    if hasattr(operand, "shape") and hasattr(operand, "dtype"):
+    if hasattr(operand, "shape") and hasattr(operand, "dtype") and not isinstance(operand, type):
         name = getattr(operand, "name", None) or type(operand).__name__.removeprefix("nd")
         return f"{name} {tuple(operand.shape)} {operand.dtype}"
     if isinstance(operand, bool | int | float):

@@ -21,8 +21,11 @@ def recorded(pullback: Pullback) -> tuple[Callable[[Any, Any], Any], Pullback]:
 
     def edges(tensor: Any, g: Any) -> Iterator[Edge]:
         nonlocal here
-        path = [entries.setdefault(id(name), Entry(f"d {name}")) for name in tensor.scope]
-        here = recording(True, tuple(path))
+        for name in tensor.scope:
+            if id(name) not in entries:
+                entries[id(name)] = Entry(f"d {name}")
+                entries[id(name)].owner = name.owner
+        here = recording(True, tuple(entries[id(name)] for name in tensor.scope))
         with here:
             return iter([*pullback(tensor, g)])
 

@@ -3,5 +3,17 @@
 from .drawing import Drawing, draw
 from .graph import Graph
 from .parts import Edge, Node, Scope, Source
+from .tracer import Trace, trace, tracing
 
-__all__ = ["Drawing", "Edge", "Graph", "Node", "Scope", "Source", "draw"]
+__all__ = [
+    "Drawing",
+    "Edge",
+    "Graph",
+    "Node",
+    "Scope",
+    "Source",
+    "Trace",
+    "draw",
+    "trace",
+    "tracing",
+]

@@ -56,6 +56,11 @@ class Backward:
         start = next(clock)
         for position, x, before, after in engine.pullback(tensor, g):
             ruled = before.time if isinstance(before, Tensor) else next(clock)
+            if (after.op is None or after.time <= start) and id(after) not in self.roles:
+                # A constant, or a forward value as it is. A leaf of its own stands for it, which
+                # requires grad, so that what is computed from it is recorded.
+                after = x._constant(after._data, True)
+                self.roles[id(after)] = Role("constant", x, tensor, position)
             self._note_steps(after, start, ruled, x, tensor, position)
             arrived = Contribution(tensor, position, after)
             self.contributions.setdefault(x, []).append(arrived)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Literal
+
+import numpy as np
 
 from ..kernels import Array
 
@@ -22,11 +25,20 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """One entering of a scope: two calls of one function are two scopes with the same name."""
+    """One entering of a scope: two calls of one function are two scopes with the same name.
+
+    ``owner`` is the class of the module whose scope it is, such as "Linear"; else "".
+    """
 
     index: int
     name: str
     parent: int | None
+    owner: str = ""
+
+    @property
+    def title(self) -> str:
+        """What to call it: its name, and what it is."""
+        return f"{self.name} · {self.owner}" if self.owner else self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +82,30 @@ class Node:
     def title(self) -> str:
         """What to call it: its name, else its op as a reader writes it."""
         return self.name or self.label
+
+    def __eq__(self, other: object) -> bool:
+        """Compare everything but the values; among scalars and params, NaN is equal to itself."""
+        if not isinstance(other, Node):
+            return NotImplemented
+        return bool(_facts(self) == _facts(other)) and _same(
+            (self.scalars, self.params), (other.scalars, other.params)
+        )
+
+
+_facts = attrgetter(
+    *"index kind op label name scope place shape dtype source part of via route twin".split()
+)
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Compare as ``==`` does, but arrays in containers by their entries, and NaN with itself."""
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        return type(a) is type(b) and a.dtype == b.dtype and np.array_equal(a, b)
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    if isinstance(a, tuple | list) and type(a) is type(b):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return bool(a == b) or (a != a and b != b)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,25 +1,35 @@
 """The graph as JSON: what others can read without microbn, and `Graph.from_dict` reads back.
 
 Numbers come back to the bit. What JSON has no word for is a dict with one key that says what it
-is: {"tuple": [...]}, {"slice": [start, stop, step]}, {"float": "nan"}, {"dtype": "float32"}.
+is: {"tuple": [...]}, {"slice": [start, stop, step]}, {"float": "nan"}, {"dtype": "float32"},
+{"scalar": [0.5, "float32"]} for a number of NumPy's.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import re
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from types import EllipsisType
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from ..errors import ShapeError
 from ..kernels import Array
-from .parts import Edge, Node, Scope, Source
+from .parts import Edge, Kind, Node, Part, Scope, Source
 
 FORMAT, VERSION = "microbn.graph", 1
 PLAIN = (bool, int, str, type(None))
+REAL = re.compile(r"bool|u?int\d+|float\d+|[<>][iuf]\d+")  # the dtypes that a Tensor may have
+
+
+class Lost(str):
+    """Says what an array was, where only its digest has been written."""
+
+    __slots__ = ()
 
 
 def to_dict(graph: Any, limit: int) -> dict[str, Any]:
@@ -35,7 +45,7 @@ def to_dict(graph: Any, limit: int) -> dict[str, Any]:
             {"from": e.source, "to": e.target, "position": e.position, "broadcast": e.broadcast}
             for e in graph.edges
         ],
-        "scopes": [{"index": s.index, "name": s.name, "parent": s.parent} for s in graph.scopes],
+        "scopes": [{f.name: getattr(s, f.name) for f in fields(Scope)} for s in graph.scopes],
     }
 
 
@@ -49,14 +59,101 @@ def from_dict(state: Any) -> tuple[tuple[Node, ...], tuple[Edge, ...], tuple[Sco
             f"reads version {VERSION}; write it anew, or use the microbn that wrote it"
         )
     try:
-        nodes = tuple(Node(**{k: _decode(v) for k, v in node.items()}) for node in state["nodes"])
+        nodes = tuple(_node(node) for node in _listed(state["nodes"]))
         edges = tuple(
-            Edge(e["from"], e["to"], e["position"], e["broadcast"]) for e in state["edges"]
+            Edge(e["from"], e["to"], e["position"], e["broadcast"]) for e in _listed(state["edges"])
         )
-        scopes = tuple(Scope(**scope) for scope in state["scopes"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        scopes = tuple(Scope(**scope) for scope in _listed(state["scopes"]))
+        _check(nodes, edges, scopes)
+    except DAMAGE as error:
         raise ShapeError(f"this graph is damaged: {error!r}; write it anew") from error
     return nodes, edges, scopes
+
+
+DAMAGE = (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+
+
+def _node(state: dict[str, Any]) -> Node:
+    facts = {key: _decode(value) for key, value in state.items()}
+    for key in ("value", "cotangent"):
+        if isinstance(facts[key], Lost):
+            facts[key] = None
+    return Node(**facts)
+
+
+def _listed(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"a list is expected, not {type(value).__name__}")
+    return value
+
+
+# What must hold of a graph -----------------------------------------------------------------------
+
+
+def _check(nodes: Sequence[Node], edges: Sequence[Edge], scopes: Sequence[Scope]) -> None:
+    """Refuse what no snapshot gives: wrong types, indices outside, arguments that are missing."""
+    for i, scope in enumerate(scopes):
+        named = isinstance(scope.name, str) and isinstance(scope.owner, str)
+        nested = scope.parent is None or _is_index(scope.parent, i)
+        _require(_is_index(scope.index) and scope.index == i and named and nested, "scope", i)
+    for i, node in enumerate(nodes):
+        _require(node.index == i and _is_sound(node), "node", i)
+        indices = [k for k in (*node.of, node.via, node.twin, node.index) if k is not None]
+        _require(all(_is_index(k, len(nodes)) for k in indices), "node", i)
+        _require(node.place is None or _is_index(node.place, len(scopes)), "node", i)
+    _check_edges(nodes, edges)
+
+
+def _check_edges(nodes: Sequence[Node], edges: Sequence[Edge]) -> None:
+    """Refuse edges out of order, and nodes that have not just the arguments that they need."""
+    positions = defaultdict(list)
+    last = (-1, -1, -1)
+    for i, edge in enumerate(edges):
+        inside = _is_index(edge.target, len(nodes)) and _is_index(edge.source, edge.target)
+        _require(inside and _is_index(edge.position), "edge", i)
+        _require(isinstance(edge.broadcast, bool), "edge", i)
+        _require(last < (last := (edge.target, edge.position, edge.source)), "edge", i)
+        positions[edge.target].append(edge.position)
+    for i, node in enumerate(nodes):
+        if node.kind == "scope":  # it stands for several ops
+            continue
+        arguments = sorted([*positions[i], *node.scalars])
+        _require(arguments == [*range(len(arguments))], "node", i)
+        _require(bool(positions[i]) == (node.op is not None), "node", i)
+
+
+def _require(sound: bool, what: str, index: int) -> None:
+    if not sound:
+        raise ValueError(f"{what} {index} cannot be")
+
+
+def _is_index(value: Any, end: float = math.inf) -> bool:
+    return type(value) is int and 0 <= value < end
+
+
+def _is_sound(node: Node) -> bool:
+    """Whether each field holds what it is to hold."""
+    arrays = [a for a in (node.value, node.cotangent) if a is not None]
+    source = node.source
+    return (
+        node.kind in get_args(Kind)
+        and (node.part is None or node.part in get_args(Part))
+        and all(isinstance(text, str) for text in (node.label, node.dtype, *node.scope))
+        and all(text is None or isinstance(text, str) for text in (node.op, node.name))
+        and all(isinstance(items, tuple) for items in (node.scope, node.shape, node.of))
+        and all(map(_is_index, node.shape))
+        and isinstance(node.scalars, dict)
+        and isinstance(node.params, dict)
+        and all(isinstance(key, str) for key in node.params)
+        and (node.route is None or _is_index(node.route))
+        and all(isinstance(a, np.ndarray) and a.shape == node.shape for a in arrays)
+        and (source is None or isinstance(source, Source))
+        and (not source or all(map(isinstance, (source.file, source.line), (str, int))))
+        and (not source or isinstance(source.text, str))
+    )
+
+
+# Values ------------------------------------------------------------------------------------------
 
 
 def digest(array: Array) -> dict[str, float]:
@@ -74,10 +171,10 @@ def digest(array: Array) -> dict[str, float]:
 
 
 def _encode(value: Any, limit: int) -> Any:
-    if isinstance(value, np.generic):
-        value = value.item()
     if isinstance(value, PLAIN):
         return value
+    if isinstance(value, np.generic):
+        return {"scalar": [_entries(value)[0], str(value.dtype)]}
     if isinstance(value, float):
         return value if math.isfinite(value) else {"float": str(value)}
     if isinstance(value, np.dtype):
@@ -102,20 +199,43 @@ def _encode_array(array: Array, limit: int) -> dict[str, Any]:
     if array.size > limit:
         body["digest"] = {k: _encode(v, limit) for k, v in digest(array).items()}
     else:
-        body["entries"] = [_encode(entry, limit) for entry in np.asarray(array).ravel().tolist()]
+        body["entries"] = _entries(array)
     return {"array": body}
 
 
-def _decode_array(body: dict[str, Any]) -> Array | None:
+def _entries(array: Array) -> list[Any]:
+    """Write numbers of a dtype in full: those of long doubles, which Python lacks, as text."""
+    flat = np.asarray(array).ravel()
+    if flat.dtype.kind != "f":
+        return list(flat.tolist())
+    if flat.dtype.char == "g":
+        return [{"float": str(entry)} for entry in flat]
+    return [e if math.isfinite(e) else {"float": str(e)} for e in flat.tolist()]
+
+
+def _decode_array(body: dict[str, Any]) -> Array:
     if "entries" not in body:
-        return None
-    entries = [_decode(entry) for entry in body["entries"]]
-    return np.array(entries, dtype=body["dtype"]).reshape(body["shape"])
+        return Lost(f"{_dtype(body['dtype'])} array of shape {tuple(body['shape'])}")
+    return _numbers(_listed(body["entries"]), body["dtype"]).reshape(body["shape"])
+
+
+def _numbers(entries: list[Any], dtype: Any) -> Array:
+    dtype = _dtype(dtype)
+    texts = [e["float"] if isinstance(e, dict) else e for e in entries]
+    with np.errstate(all="ignore"):
+        return np.array(texts, dtype)
+
+
+def _dtype(name: Any) -> np.dtype[Any]:
+    if not isinstance(name, str) or not REAL.fullmatch(name):
+        raise TypeError(f"{name!r} is no dtype of numbers")
+    return np.dtype(name)
 
 
 _DECODERS: dict[str, Callable[[Any], Any]] = {
     "float": float,
-    "dtype": np.dtype,
+    "scalar": lambda number: _numbers(number[:1], number[1])[0],
+    "dtype": _dtype,
     "tuple": lambda items: tuple(_decode(v) for v in items),
     "slice": lambda ends: slice(*(_decode(v) for v in ends)),
     "ellipsis": lambda _: ...,

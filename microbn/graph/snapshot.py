@@ -75,13 +75,13 @@ class Snapshot:
         via = None if role.via is None else self.index[id(role.via)]
         name, label = node.name, node.label
         if twins:
-            name = name or f"d {self.nodes[twins[0]].title}"
+            name = name or self._cotangent_name(twins)
         if role.via is not None and role.via.op is not None:
             if role.part == "accumulation":
                 label = f"+= via {role.via.op.name}"
-                label = label if twins else f"d {of.title} {label}"
+                label = label if twins else f"{self._cotangent_name([of.index])} {label}"
             elif step in backward.merging:
-                name = name or f"d {of.title} via {role.via.op.name}"
+                name = name or f"{self._cotangent_name([of.index])} via {role.via.op.name}"
         self.nodes[index] = replace(
             node,
             name=name,
@@ -93,6 +93,11 @@ class Snapshot:
         )
         for k in twins:
             self.nodes[k] = replace(self.nodes[k], twin=index, cotangent=node.value)
+
+    def _cotangent_name(self, of: list[int]) -> str:
+        """Name a cotangent after a value, or after its op in parentheses if that has no name."""
+        names = [name for k in of if (name := self.nodes[k].name)]
+        return f"d {names[0]}" if names else f"d ({self.nodes[of[0]].title})"
 
     def add_op(self, tensor: Tensor, op: Op, kind: Kind) -> None:
         """Add the call that made ``tensor``: first those arguments that are leaves, then itself."""
@@ -107,25 +112,29 @@ class Snapshot:
     def index_of(self, value: Any, scope: tuple[str, ...]) -> int:
         """Return the index of ``value``; if it has none yet, it is a leaf, and is added.
 
-        An array has no scope of its own: it gets that of its first use.
+        An array has no scope of its own: it gets that of its first use; a parameter, that of the
+        module that uses it first.
         """
         if id(value) in self.index:
             return self.index[id(value)]
         if not isinstance(value, Tensor):
             return self._add(value, "constant", scope)
-        return self._add(value, "parameter" if value.kind == "parameter" else "input", value.scope)
+        if value.kind == "parameter":
+            return self._add(value, "parameter", value.scope or of_module(scope))
+        return self._add(value, "input", value.scope)
 
     def _add(self, value: Any, kind: Kind, scope: tuple[str, ...], op: Op | None = None) -> int:
         index = self.index[id(value)] = len(self.nodes)
         is_tensor = isinstance(value, Tensor)
         inputs = value.inputs if is_tensor else ()
         gradient = value._grad if is_tensor else None
+        name = self.notes.names.get(id(value)) or (value.name if is_tensor else None)
         node = Node(
             index,
             kind,
             op.name if op else None,
             label_of(value, op) if op else "",
-            (value.name if is_tensor else None) or self.notes.names.get(id(value)),
+            None if name is None else str(name),
             tuple(map(str, scope)),
             self._place(scope),
             tuple(value.shape),
@@ -146,7 +155,9 @@ class Snapshot:
             key = tuple(map(id, scope[:depth]))
             if key not in self.places:
                 self.places[key] = len(self.scopes)
-                self.scopes.append(Scope(len(self.scopes), str(name), place))
+                self.scopes.append(
+                    Scope(len(self.scopes), str(name), place, getattr(name, "owner", ""))
+                )
             place = self.places[key]
         return place
 
@@ -161,6 +172,12 @@ def in_order(outputs: Iterable[Tensor]) -> list[Tensor]:
                 found[id(a)] = a
                 pending.append(a)
     return sorted(found.values(), key=attrgetter("time"))
+
+
+def of_module(scope: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the scope of the module that a call belongs to: its parameters are drawn there."""
+    depth = max((k for k, name in enumerate(scope, 1) if getattr(name, "owner", "")), default=0)
+    return scope[:depth]
 
 
 def is_node(argument: Any) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..context import scope
+from ..context import Entry, State, scope
 from ..dispatch import plain
 from ..errors import OperandError, describe
 from ..kernels import Array
@@ -27,6 +27,19 @@ T = TypeVar("T")
 
 class StateError(ValueError):
     """A state dict that does not fit the module that was to load it."""
+
+
+class _Scope(scope):
+    """The scope of a module: drawings put its parameters there, and say what it is."""
+
+    def __init__(self, path: str, owner: str) -> None:
+        super().__init__(path)
+        self.owner = owner
+
+    def _inner(self, now: State) -> State:
+        entry = Entry(self.name)
+        entry.owner = self.owner
+        return now[0], (*now[1], entry), now
 
 
 class Module:
@@ -84,7 +97,7 @@ class Module:
 
     def _enter_as(self, path: str) -> None:
         """Take the name that the parent gives."""
-        self._scope = scope(path)
+        self._scope = _Scope(path, type(self).__name__)
 
     def register_buffer(self, name: str, value: Array | None) -> None:
         """Keep an array that is part of the state but not learned, as the attribute ``name``.

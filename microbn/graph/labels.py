@@ -1,0 +1,80 @@
+"""What is written on a node: its name and how it is computed, its shape, its values in short."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..kernels import Array
+from .graph import Graph
+from .parts import Edge, Node
+from .portable import digest
+from .snapshot import number
+
+LONGEST = 40  # characters shown of a name
+FORMULA = 24  # characters of a formula that is written out with the names of its operands
+ORDERED = ("sub", "div", "matmul", "pow")  # whose operands cannot change places
+
+
+def heading(graph: Graph, node: Node, arguments: list[Edge]) -> str:
+    """Return the first line: ``x_hat = ×``, ``centered = x − mean``, ``d x += via mean``."""
+    name = node.name
+    if node.part is not None and node.of and graph.nodes[node.of[0]].twin == node.index:
+        name = _cotangent(graph, node)
+    if node.kind == "scope":
+        return short(f"{name}  ({node.label})")
+    if node.part == "accumulation":
+        return short(f"{name} {node.label}" if name else node.label)
+    parts = dict.fromkeys(short(text) for text in (name, _formula(graph, node, arguments)) if text)
+    return " = ".join(parts)
+
+
+def _cotangent(graph: Graph, node: Node) -> str:
+    """Say whose cotangent it is: ``d y = d scaled``, or ``d (** 2)`` where that has no name."""
+    of = [graph.nodes[k] for k in node.of]
+    names = [f"d {n.name}" for n in of if n.name]
+    return " = ".join(dict.fromkeys(names)) or f"d ({of[0].title})"
+
+
+def _formula(graph: Graph, node: Node, arguments: list[Edge]) -> str:
+    """Return how the node is computed; with its operands, where their order matters."""
+    if node.op == "transpose":
+        name = graph.nodes[arguments[0].source].name
+        return f"{name}ᵀ" if name else "transpose"
+    if node.op not in ORDERED or len(arguments) != 2:
+        return node.label
+    names = [graph.nodes[edge.source].name for edge in arguments]
+    text = f" {node.label} ".join(name or "" for name in names)
+    return text if all(names) and len(text) <= FORMULA else node.label
+
+
+def shape(lengths: tuple[int, ...]) -> str:
+    """Write a shape as ``4×2``."""
+    return "×".join(map(str, lengths)) or "scalar"
+
+
+def summary(array: Array) -> list[str]:
+    """Say in two lines what is in an array that is too large to be shown.
+
+    >>> summary(np.arange(100.0))
+    ['0 … 99', 'mean 49.5 ± 28.9, 1 % zeros']
+    """
+    if not array.size or array.dtype.kind not in "biuf":
+        return []
+    found = digest(np.asarray(array))
+    low, high, mean, std = (f"{found[k]:.3g}" for k in ("min", "max", "mean", "std"))
+    zeros = f", {100 * found['zeros']:.0f} % zeros" if found["zeros"] else ""
+    return [f"{low} … {high}", f"mean {mean} ± {std}{zeros}"]
+
+
+def short(text: str, longest: int = LONGEST) -> str:
+    r"""One line of at most ``longest`` characters, and only such as XML and a reader can take.
+
+    >>> short("a" * 50), short("two\nlines"), short("bell: \a")
+    ('aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…', 'two lines', 'bell: �')
+    """
+    text = " ".join(text[: 4 * longest].split())
+    text = "".join(c if c.isprintable() or c == "\u200d" else "�" for c in text)
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+__all__ = ["heading", "number", "shape", "short", "summary"]
