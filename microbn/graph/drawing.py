@@ -66,7 +66,7 @@ def draw(
     >>> x = mb.Tensor([[7., 70.], [8., 80.]], requires_grad=True, name="x")
     >>> drawing = mb.draw(mb.batch_norm(x), backward=True)
     >>> drawing
-    <Drawing: 30 nodes, 37 edges>
+    <Drawing: 28 nodes, 35 edges>
     >>> svg = drawing.svg()
     """
     check_options(direction, theme)
