@@ -446,6 +446,14 @@ def test_a_part_that_vanishes_after_merging_is_missed():
     assert not texts(centered / np.sqrt(squared.mean(0)) + squared)  # as null_paths says
 
 
+def test_a_path_is_not_null_for_what_ended_before():
+    inner = np.concatenate([leaf(1, name="c"), leaf(1, name="d")]).named("inner")
+    outer = np.concatenate([leaf(2, name="a"), inner]).named("outer")
+    y = outer[:2].named("first") * outer[2:3].named("third")
+    expected = ["first → outer → inner", "third → outer → a", "third → outer → inner → d"]
+    assert sorted(texts(y)) == expected
+
+
 def test_a_factor_that_is_zero_up_to_rounding():
     x, g = leaf(7, 3, name="x"), leaf(3, name="g")
     (null,) = null_paths(((x - x.mean(0)).mean(0) * g).named("y"))

@@ -439,13 +439,10 @@ class _Search:
         ways = self.arrived.get(tensor, {})
         if len(ways) < 2:
             return [flow for flows in ways.values() for flow in flows]
-        merged = []
-        for link, flows in ways.items():
-            start = next(clock)
-            g = reduce(self.add, (flow.g for flow in flows))
-            if _vanished(g, flows[0].g, start) is None:
-                merged.append(_Flow(link, g))
-        return merged
+        return [
+            _Flow(link, reduce(self.add, (flow.g for flow in flows)))
+            for link, flows in ways.items()
+        ]
 
     def _follow(self, tensor: Tensor, flows: list[_Flow]) -> None:
         """Send each flow on along every edge, and take out what vanishes."""
@@ -514,7 +511,7 @@ def _vanished(after: Tensor, g: Tensor, start: int) -> _Vanished | None:
         amount = _amount(step)
         cancels = bool(amount.any() and (np.abs(step.data) <= SUSPECT * amount).all())
         if cancels and _is_rounding(step, amount):
-            terms = amount if step.op in (ops.matmul, ops.add) else np.abs(step.values[0])
+            terms = amount if step.op is ops.matmul else np.abs(step.values[0])
             return _Vanished(step, float(np.max(terms)), float(np.abs(step.data).max()))
     largest, total = (float(np.abs(t.data).max(initial=0)) for t in (g, after))
     small = total <= SUSPECT * largest < math.inf
@@ -542,7 +539,6 @@ COUNTS: dict[ops.Op, Callable[[Tensor], int]] = {
     ops.sum_to: lambda t: t.values[0].size // max(t.size, 1),
     ops.matmul: lambda t: t.values[0].shape[-1],
     ops.scatter: lambda t: t.values[0].size,
-    ops.add: lambda t: 1,  # rounded once
 }
 
 
@@ -569,8 +565,7 @@ def _is_rounding(step: Tensor, amount: Array | float) -> bool:
         return total == 0
     for v, sensitivity in engine.backprop(step, weight):
         if v.op is not None:
-            is_sum = v.op in COUNTS and v.op is not ops.add
-            error = COUNTS[v.op](v) * _amount(v) if is_sum else np.abs(v.data)
+            error = COUNTS[v.op](v) * _amount(v) if v.op in COUNTS else np.abs(v.data)
             bound += float(np.sum(np.abs(sensitivity) * error)) * float(np.finfo(v.dtype).eps)
         if not bound <= SUSPECT * step.size:
             return False
