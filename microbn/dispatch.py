@@ -8,6 +8,7 @@ or refused by name.
 from __future__ import annotations
 
 import inspect
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -103,8 +104,12 @@ def refuse(function: Callable[..., Any]) -> OperandError:
     )
 
 
+def _comparison(compare: Callable[[Any, Any], Any]) -> Any:
+    return lambda x, y: compare(x._data, plain(y))
+
+
 class NumpyProtocols:
-    """What NumPy calls when it meets a Tensor: in a ufunc, in another function, as an array."""
+    """What NumPy calls when it meets a Tensor, and comparisons, which give plain booleans."""
 
     __slots__ = ()
     _record: Any
@@ -136,9 +141,19 @@ class NumpyProtocols:
             raise refused(self, "array")
         return np.array(self._data, dtype=dtype, copy=copy)
 
+    __eq__ = _comparison(operator.eq)
+    __ne__ = _comparison(operator.ne)
+    __lt__ = _comparison(operator.lt)
+    __le__ = _comparison(operator.le)
+    __gt__ = _comparison(operator.gt)
+    __ge__ = _comparison(operator.ge)
+    __hash__ = object.__hash__
+
 
 def as_data(data: Any, dtype: Any, copy: bool) -> Array:
     """Make ``data`` what a Tensor holds: a real array, or a NumPy scalar if it has no axes."""
+    if type(data) is np.ndarray and data.dtype.kind == "f" and not copy and dtype is None:
+        return data  # as most are
     if isinstance(data, Node):
         raise OperandError(
             f"{describe(data)} is a Tensor already; use it as it is, or .detach() for a leaf"

@@ -24,14 +24,14 @@ from .node import NUMBERS, Node
 
 def toposort(output: Any) -> list[Any]:
     """Return the tensors that ``output`` depends on and that require grad, newest first."""
-    reached = {output}
-    stack = [output]
-    while stack:
-        for x in stack.pop().inputs:
+    order, reached = [output], {output}
+    for tensor in order:  # which grows on the way
+        for x in tensor.inputs:
             if isinstance(x, Node) and x._requires_grad and x not in reached:
                 reached.add(x)
-                stack.append(x)
-    return sorted(reached, key=operator.attrgetter("time"), reverse=True)
+                order.append(x)
+    order.sort(key=operator.attrgetter("time"), reverse=True)
+    return order
 
 
 def pullback(tensor: Any, g: Any) -> Iterator[Edge]:
@@ -135,8 +135,7 @@ def _seed(output: Any, grad_output: Any, create_graph: bool) -> Any:
     if grad_output is None:
         if output.size != 1:
             raise no_direction(output)
-        one = output.dtype.type(1)  # without axes, values are NumPy scalars
-        grad_output = np.full_like(output._data, one) if output.ndim else one
+        grad_output = np.ones_like(output._data) if output.ndim else output.dtype.type(1)
     seed = like(output, plain(grad_output), True, "gradient")
     if not create_graph:
         return seed

@@ -7,14 +7,14 @@ these it meets, the call is recorded in one place, `_record`, as ``(op, inputs, 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from . import engine, functional, kernels, ops
+from . import functional, kernels, ops, sweep
 from .context import state
-from .dispatch import NumpyProtocols, as_data, as_key, as_operand, like, plain
+from .dispatch import NumpyProtocols, as_data, as_key, as_operand, like
 from .errors import explain, refused
 from .kernels import Array, Axis
 from .node import NUMBERS, Node, clock
@@ -26,13 +26,12 @@ _PLAIN = NUMBERS | {float, int, bool}  # types of operands that need no second l
 
 
 def _record(op: Op, args: tuple[Any, ...], params: dict[str, Any] = _NOTHING) -> Tensor:
-    """Compute ``op(*args, **params)``, and remember the call if an argument requires grad."""
+    """Compute ``op(*args, **params)`` on the values of ``args``, as a Tensor."""
     requires_grad = False
     values: list[Any] = []
     for a in args:
         if isinstance(a, Tensor):
-            if a._requires_grad:
-                requires_grad = True
+            requires_grad = requires_grad or a._requires_grad
             a = a._data
         elif type(a) not in _PLAIN:
             given, a = a, as_operand(a, op, args)
@@ -43,6 +42,13 @@ def _record(op: Op, args: tuple[Any, ...], params: dict[str, Any] = _NOTHING) ->
         data = op.kernel(*values, **params) if params else op.kernel(*values)
     except (TypeError, ValueError, IndexError) as error:
         raise explain(op.name, args, params, error) from error
+    return _result(data, requires_grad, op, args, values, params)
+
+
+def _result(
+    data: Array, requires_grad: bool, op: Op, args: Any, values: Any, params: Any
+) -> Tensor:
+    """Wrap what a call has computed, and remember the call if it is to be differentiated."""
     out = _new(Tensor)
     out._data = data
     out._grad = out.name = None
@@ -50,10 +56,8 @@ def _record(op: Op, args: tuple[Any, ...], params: dict[str, Any] = _NOTHING) ->
     out.time = next(clock)
     if requires_grad and recording is True:
         out._requires_grad = True
-        out.op = op
-        out.inputs = args
-        out.values = values
-        out.params = params
+        out.op, out.inputs = op, args
+        out.values, out.params = values, params
     else:
         out._requires_grad, out.op, out.inputs, out.values = False, None, (), ()
         out.params = _NOTHING
@@ -64,12 +68,21 @@ def _record(op: Op, args: tuple[Any, ...], params: dict[str, Any] = _NOTHING) ->
 
 def _binary(op: Op) -> Any:
     """Return the operator, and the one that Python calls when the Tensor is on the right."""
-    return lambda x, y: _record(op, (x, y)), lambda x, y: _record(op, (y, x))
+    kernel = op.kernel
 
+    def forward(x: Tensor, y: Any) -> Tensor:  # what _record does, for two operands
+        requires_grad, value = x._requires_grad, y
+        if type(y) not in _PLAIN:
+            if not isinstance(y, Tensor):
+                return _record(op, (x, y))
+            requires_grad, value = requires_grad or y._requires_grad, y._data
+        try:
+            data = kernel(x._data, value)
+        except (TypeError, ValueError):
+            return _record(op, (x, y))  # which says what is wrong
+        return _result(data, requires_grad, op, (x, y), (x._data, value), _NOTHING)
 
-def _comparison(compare: Callable[[Any, Any], Any]) -> Any:
-    """Compare elementwise, with a plain array of booleans as the result."""
-    return lambda x, y: compare(x._data, plain(y))
+    return forward, lambda x, y: _record(op, (y, x))
 
 
 def _unary(op: Op) -> Any:
@@ -198,15 +211,10 @@ class Tensor(NumpyProtocols, Node):
         >>> x.grad
         array(2.)
         """
-        found: list[tuple[Tensor, Array | None]] = []
         seen: set[int] = set()
-        for tensor, g in engine.backprop(self, grad):
-            if not retain_grad and tensor.op is not None:
-                g = None
-            elif type(g) not in NUMBERS:
+        for tensor, g in sweep.cotangents(self, grad, retain_grad).items():
+            if type(g) not in NUMBERS and g is not None:
                 g = kernels.own(g, seen)
-            found.append((tensor, g))
-        for tensor, g in found:
             if tensor.op is None and tensor._grad is not None:
                 g = tensor._grad + g
             tensor._grad = g
@@ -221,13 +229,6 @@ class Tensor(NumpyProtocols, Node):
     __matmul__, __rmatmul__ = _binary(ops.matmul)
     __neg__ = _unary(ops.neg)
     __abs__ = _unary(ops.abs)
-    __eq__ = _comparison(operator.eq)
-    __ne__ = _comparison(operator.ne)
-    __lt__ = _comparison(operator.lt)
-    __le__ = _comparison(operator.le)
-    __gt__ = _comparison(operator.gt)
-    __ge__ = _comparison(operator.ge)
-    __hash__ = object.__hash__
 
     sum = _reduction(ops.sum, "Sum")
     mean = _reduction(ops.mean, "Average")
