@@ -42,7 +42,12 @@ class Node:
 
     def _hold(self, value: Array) -> None:
         """Take ``value`` for the data: from now on it is younger than what was computed before."""
+        self._become_leaf()
         self._data, self.time = value, next(clock)
+
+    def _become_leaf(self) -> None:
+        """Forget the call that made it, which only a trace records if nothing requires grad."""
+        self.op, self.inputs, self.values, self.params = None, (), (), {}
 
     def __setstate__(self, state: tuple[None, dict[str, Any]]) -> None:
         """Come into being when copied or unpickled, which may be in a process of another time."""

@@ -153,7 +153,7 @@ class Tensor(NumpyProtocols, Node):
 
     @data.setter
     def data(self, value: Any) -> None:
-        if self.op is not None:
+        if self.op is not None and self._requires_grad:
             raise refused(self, "new data")
         self._hold(like(self, value, value is not self._data, "data"))
 
@@ -175,8 +175,9 @@ class Tensor(NumpyProtocols, Node):
 
     @requires_grad.setter
     def requires_grad(self, on: bool) -> None:
-        if self.op is not None or (on and self._data.dtype.kind != "f"):
-            raise refused(self, "requires_grad" if self.op else "integers")
+        if (self.op is not None and self._requires_grad) or (on and self.dtype.kind != "f"):
+            raise refused(self, "requires_grad" if self._requires_grad else "integers")
+        self._become_leaf()
         self._requires_grad = bool(on)
 
     def item(self) -> bool | int | float:

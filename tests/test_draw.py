@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import microbn as mb
+from microbn.graph import layout as layout_module
 from microbn.graph.layout import LayoutError, layout
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -209,7 +210,9 @@ def fake_dot(folder, monkeypatch, body, start=f"#!{sys.executable}\n"):
 
 @pytest.fixture
 def no_dot(monkeypatch):
+    """Nothing but what pip installs with microbn itself: no program dot, no extra ``png``."""
     monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(layout_module, "resvg_py", None)
 
 
 ECHO = "sys.stdout.write(sys.argv[1] + ' ' + sys.stdin.read())"

@@ -990,3 +990,20 @@ def test_names_in_a_frame_are_those_of_its_variables():
     assert h.name is None
     graph = mb.Graph.from_outputs(model(np.stack([h[0], h[0]]).reshape(1, 2)), notes=Notes(found))
     assert [n.name for n in graph.nodes if not n.op] == ["h", "0.weight", "offset"]
+
+
+def test_a_constant_may_become_a_leaf_while_traced_as_it_may_otherwise():
+    c = mb.Tensor([1.0, 2.0])
+    with mb.tracing() as trace:
+        w = c * 2
+        w.requires_grad = True
+        v = c + 1
+        v.data = np.array([5.0, 6.0])
+        y = (w * v).sum()
+    y.backward()
+    np.testing.assert_array_equal(w.grad, [5.0, 6.0])
+    names = [(node.title, node.kind, node.op) for node in trace.graph.nodes]
+    assert names[0][:2] == ("w", "input")
+    assert [op for *_, op in names] == [None, None, "mul", "sum"]
+    with pytest.raises(RuntimeError, match="mul"):
+        (w * 2).requires_grad = False

@@ -18,7 +18,7 @@ from .graph import Graph
 from .heatmap import Table, paint
 from .highlight import Highlight, mark
 from .layout import Engine, layout
-from .paths import null_paths
+from .nullpaths import null_paths
 from .snapshot import Notes
 from .theme import PALETTES, Theme
 from .tracer import Trace

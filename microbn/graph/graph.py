@@ -95,7 +95,7 @@ class Graph:
         """Return the graph as plain lists, dicts, strings and numbers, ready for JSON.
 
         Arrays of at most ``limit`` entries are written out, of larger ones a digest (mean,
-        standard deviation, smallest, largest, share of zeros). `docs` describe the format.
+        standard deviation, smallest, largest, share of zeros). docs/graph.md describes the format.
 
         >>> import json, microbn as mb
         >>> graph = mb.Graph.from_outputs(mb.Tensor([3.0, 4.0], requires_grad=True) * 2)

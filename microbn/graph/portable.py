@@ -1,7 +1,8 @@
 """The graph as JSON: what others can read without microbn, and `Graph.from_dict` reads back.
 
-Numbers come back to the bit. What JSON has no word for is a dict with one key that says what it
-is: {"tuple": [...]}, {"slice": [start, stop, step]}, {"float": "nan"}, {"dtype": "float32"},
+docs/graph.md describes it. Numbers come back to the bit. Where a value may be of any kind, what
+JSON has no word for is a dict with one key that says what it is: {"tuple": [...]},
+{"slice": [start, stop, step]}, {"float": "nan"}, {"dtype": "float32"}, {"array": {...}},
 {"scalar": [0.5, "float32"]} for a number of NumPy's.
 """
 
@@ -38,7 +39,7 @@ def to_dict(graph: Any, limit: int) -> dict[str, Any]:
         "format": FORMAT,
         "version": VERSION,
         "nodes": [
-            {f.name: _encode(getattr(node, f.name), limit) for f in fields(Node)}
+            {f.name: _field(f.name, getattr(node, f.name), limit) for f in fields(Node)}
             for node in graph.nodes
         ],
         "edges": [
@@ -73,11 +74,32 @@ def from_dict(state: Any) -> tuple[tuple[Node, ...], tuple[Edge, ...], tuple[Sco
 DAMAGE = (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 
 
+def _field(name: str, value: Any, limit: int) -> Any:
+    """Write a field of a node."""
+    if value is None:
+        return None
+    if name in ("value", "cotangent"):
+        return _encode_array(value, limit)
+    if name in ("scope", "shape", "of"):
+        return list(value)
+    if name == "source":
+        return {f.name: getattr(value, f.name) for f in fields(Source)}
+    if name == "scalars":
+        return [[position, _encode(v, limit)] for position, v in value.items()]
+    return {k: _encode(v, limit) for k, v in value.items()} if name == "params" else value
+
+
 def _node(state: dict[str, Any]) -> Node:
-    facts = {key: _decode(value) for key, value in state.items()}
-    for key in ("value", "cotangent"):
-        if isinstance(facts[key], Lost):
-            facts[key] = None
+    """Read a node, field by field."""
+    facts = dict(state)
+    for name in ("value", "cotangent"):
+        array = None if facts[name] is None else _decode_array(facts[name])
+        facts[name] = None if isinstance(array, Lost) else array
+    for name in ("scope", "shape", "of"):
+        facts[name] = tuple(_listed(facts[name]))
+    facts["source"] = None if facts["source"] is None else Source(**facts["source"])
+    facts["scalars"] = {position: _decode(v) for position, v in _listed(facts["scalars"])}
+    facts["params"] = {key: _decode(v) for key, v in facts["params"].items()}
     return Node(**facts)
 
 
@@ -187,11 +209,9 @@ def _encode(value: Any, limit: int) -> Any:
         return {"slice": [_encode(v, limit) for v in (value.start, value.stop, value.step)]}
     if isinstance(value, EllipsisType):
         return {"ellipsis": True}
-    if isinstance(value, dict):
-        return {"dict": [[_encode(k, limit), _encode(v, limit)] for k, v in value.items()]}
-    if isinstance(value, Source):
-        return {"source": [value.file, value.line, value.text]}
-    return _encode_array(value, limit) if hasattr(value, "shape") else {"repr": repr(value)}
+    if hasattr(value, "shape"):
+        return {"array": _encode_array(value, limit)}
+    return {"repr": repr(value)}
 
 
 def _encode_array(array: Array, limit: int) -> dict[str, Any]:
@@ -200,7 +220,7 @@ def _encode_array(array: Array, limit: int) -> dict[str, Any]:
         body["digest"] = {k: _encode(v, limit) for k, v in digest(array).items()}
     else:
         body["entries"] = _entries(array)
-    return {"array": body}
+    return body
 
 
 def _entries(array: Array) -> list[Any]:
@@ -239,8 +259,6 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "tuple": lambda items: tuple(_decode(v) for v in items),
     "slice": lambda ends: slice(*(_decode(v) for v in ends)),
     "ellipsis": lambda _: ...,
-    "dict": lambda items: {_decode(k): _decode(v) for k, v in items},
-    "source": lambda parts: Source(*parts),
     "repr": str,
     "array": _decode_array,
 }
