@@ -318,6 +318,18 @@ def test_a_file_is_touched_only_by_a_finished_picture(tmp_path):
         mb.draw(batch_norm()).save(tmp_path / "nowhere" / "y.svg")
 
 
+def test_the_line_of_source_is_under_the_mouse():
+    x = mb.Tensor(np.eye(2), requires_grad=True)
+    with mb.tracing() as trace:
+        y = x * 5  # <b> & "so on"
+    svg = mb.draw(trace, engine="wasi").svg()
+    title = "{http://www.w3.org/1999/xlink}title"
+    (found,) = filter(None, (a.get(title) for a in ElementTree.fromstring(svg).iter()))
+    assert found == f'test_draw.py:{trace.graph.nodes[1].source.line} y = x * 5 # <b> & "so on"'
+    assert texts(svg).count("5") == 2  # painted all the same
+    assert y.shape == (2, 2)
+
+
 def test_a_notebook_gets_svg_and_text():
     bundle = mb.draw(batch_norm(), engine="wasi")._repr_mimebundle_(include=None, exclude=None)
     assert "</svg>" in bundle["image/svg+xml"]

@@ -90,7 +90,7 @@ def test_the_picture_is_saved_where_it_is_asked_for(folder, capsys):
     assert draw("model.py", "--no-values", "--backward") == 0
     assert "saved as model.svg" in capsys.readouterr().out
     texts = [t.text for t in ElementTree.parse("model.svg").iter() if t.tag.endswith("text")]
-    assert {"d standardise", "loss = Σ", "mu = mean"} <= set(texts)
+    assert {"d standardise", "loss = Σ", "mu = mean axis 0"} <= set(texts)
     options = ("--collapse", "standardise", "--collapse", "2", "--dark", "--sideways")
     assert (
         draw("model.py:example", *options, "-o", "a.dot", "--title", "T", "--highlight", "x") == 0

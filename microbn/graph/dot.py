@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Literal
 from unicodedata import east_asian_width
 
@@ -23,6 +24,7 @@ from .parts import Edge, Node
 from .theme import CLUSTER, EDGE, FONT, GRAPH, NODE, PALETTES, Theme
 
 STRAIGHT = 100  # times more weight for an edge in a column, so that the others bend around it
+LINE = 100  # characters shown of a line of source
 SHARED = 3  # a leaf with more uses is drawn once per use: shared, it costs minutes of layout
 
 
@@ -256,6 +258,10 @@ class _Page:
             attributes["width"] = f"{(len(head) + wide) * 0.09 + 0.3:.2f}"
         if self.style.values and node.value is not None:
             self.show_values(node, name, lines, attributes)
+        if node.source:  # seen when the mouse rests there
+            file = PurePath(node.source.file).name
+            line = f"{file}:{node.source.line}  {node.source.text}"
+            attributes["tooltip"] = escaped(short(line, LINE))
         if node.index in self.style.marks.nodes:
             attributes |= {"color": self.palette.accent, "penwidth": "3"}
             attributes["class"] += " marked"

@@ -8,7 +8,7 @@ from ..kernels import Array
 from .graph import Graph
 from .parts import Edge, Node
 from .portable import digest
-from .snapshot import number
+from .snapshot import axes_in_words, number
 
 LONGEST = 40  # characters shown of a name
 FORMULA = 24  # characters of a formula that is written out with the names of its operands
@@ -36,7 +36,9 @@ def _cotangent(graph: Graph, node: Node) -> str:
 
 
 def _formula(graph: Graph, node: Node, arguments: list[Edge]) -> str:
-    """Return how the node is computed; with its operands, where their order matters."""
+    """Return how the node is computed; along which axis, and with operands in their order."""
+    if node.params.get("axis") is not None and len(arguments) == 1:
+        return f"{node.label} {axes_in_words(node.params['axis'])}"
     if node.op == "transpose":
         name = graph.nodes[arguments[0].source].name
         return f"{name}ᵀ" if name else "transpose"

@@ -23,7 +23,7 @@ from ..mirror import recorded
 from ..node import clock
 from ..tensor import Tensor
 from .paths import Link, Path, title, written
-from .snapshot import label_of
+from .snapshot import axes_in_words, label_of
 from .vanish import SUSPECT, Vanished, vanishing
 
 LONGEST = 100  # edges of a null path
@@ -281,13 +281,13 @@ def _described(
     elif (axes := _summed_axes(step)) is None:
         reason = f"its entries cancel in {rule}: {largest:.2g} is added up, {total:.1g} is left"
     elif (multiple := _multiple(step.values[0], axes, _used(step, twins))) is None:
-        reason = f"its entries cancel in the sum over {_over(axes)}: "
+        reason = f"its entries cancel in the sum over {axes_in_words(axes)}: "
         reason += f"the largest is {largest:.2g}, their sum {total:.1g}"
     else:
         each, of = _each(axes, step.values[0].ndim), twins[multiple]
         name = of.name or names.get(id(of)) or f"the result of {title(of)}"
         reason = f"what flows along it is{each} a multiple of {name}, "
-        reason += f"whose sum over {_over(axes)} is 0"
+        reason += f"whose sum over {axes_in_words(axes)} is 0"
     return NullPath(own, reason, largest, total, written(own, names))
 
 
@@ -345,8 +345,4 @@ def _each(axes: tuple[int, ...], ndim: int) -> str:
     rest = tuple(a for a in range(ndim) if a not in axes)
     if ndim == 2 and rest:
         return ", in each column," if axes == (0,) else ", in each row,"
-    return f", for each index of {_over(rest)}," if rest else ""
-
-
-def _over(axes: tuple[int, ...]) -> str:
-    return f"ax{'i' if len(axes) == 1 else 'e'}s {', '.join(map(str, axes))}"
+    return f", for each index of {axes_in_words(rest)}," if rest else ""

@@ -211,7 +211,12 @@ def summed_axes(before: Sequence[int], after: Sequence[int]) -> str:
     ('axis 0', 'axes 0, 1', 'axis 0')
     """
     extra = len(before) - len(after)
-    axes = [i for i, n in enumerate(before) if i < extra or after[i - extra] != n]
+    return axes_in_words([i for i, n in enumerate(before) if i < extra or after[i - extra] != n])
+
+
+def axes_in_words(axes: int | Sequence[int]) -> str:
+    """Write ``axis 0``, or ``axes 0, 2``."""
+    axes = (axes,) if isinstance(axes, int) else axes
     return f"ax{'i' if len(axes) == 1 else 'e'}s {', '.join(map(str, axes))}"
 
 
