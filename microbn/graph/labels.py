@@ -24,8 +24,10 @@ def heading(graph: Graph, node: Node, arguments: list[Edge]) -> str:
         return short(f"{name}  ({node.label})")
     if node.part == "accumulation":
         return short(f"{name} {node.label}" if name else node.label)
-    parts = dict.fromkeys(short(text) for text in (name, _formula(graph, node, arguments)) if text)
-    return " = ".join(parts)
+    formula = _formula(graph, node, arguments)
+    if name and f"{formula} ".startswith(f"{name} "):  # a mean that is called mean
+        return short(formula)
+    return " = ".join(short(text) for text in (name, formula) if text)
 
 
 def _cotangent(graph: Graph, node: Node) -> str:
