@@ -282,7 +282,60 @@ def test_without_any_engine_the_remedy_is_named(monkeypatch):
 
 def test_an_unknown_engine():
     with pytest.raises(ValueError, match="unknown layout engine 'neato'"):
-        mb.draw(batch_norm(), engine="neato").svg()
+        mb.draw(batch_norm(), engine="neato")
+    with pytest.raises(ValueError, match="unknown layout engine 'neato'"):
+        layout("digraph {}", engine="neato")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"title": 3}, TypeError, "title of a drawing is a string, not 3"),
+        ({"limit": "3"}, TypeError, "limit is a number of nodes, not '3'"),
+        ({"grad_output": np.ones((4, 2))}, ValueError, "give backward=True to draw it"),
+        ({"highlight": ""}, ValueError, "highlight='' names nothing"),
+    ],
+)
+def test_wrong_options(options, error, message):
+    with pytest.raises(error, match=message):
+        mb.draw(batch_norm(), **options)
+
+
+def test_leaves_are_drawn_as_they_were_used():
+    x = mb.Tensor([[1.0, 2.0]], requires_grad=True, name="x")
+    w = mb.nn.Parameter(np.array([[3.0], [4.0]]))
+    loss = ((x @ w) ** 2).sum()
+    loss.backward()
+    before = mb.draw(loss, backward=True, engine="wasi")
+    mb.optim.SGD([w], lr=0.1).step()
+    after = mb.draw(loss, backward=True, engine="wasi")
+    assert after.graph == before.graph
+    assert after.source == before.source
+    by_name = {node.name: node for node in after.graph.nodes}
+    np.testing.assert_array_equal(by_name["w"].value, [[3.0], [4.0]])
+    np.testing.assert_array_equal(by_name["d w"].value, [[22.0], [44.0]])
+    again = mb.draw((x @ w).sum() + loss, values=False).graph  # two versions of w are two nodes
+    assert [node.value[0, 0] for node in again.nodes if node.name == "w"] == [3.0, w.data[0, 0]]
+
+
+def test_what_was_written_into_is_said():
+    v = mb.Tensor([1.0, 2.0], requires_grad=True)
+    y = v * 3
+    v.data -= 1
+    assert "v was written into after it had been used" in mb.draw(y).source
+    with pytest.raises(RuntimeError, match="new data after mul"):
+        mb.draw(y, backward=True)
+
+
+def test_a_random_cotangent_is_said():
+    x = mb.Tensor(np.ones(3), requires_grad=True, name="x")
+    y = (x * x).named("y")
+    said = "d y: random numbers, for want of a grad_output."
+    assert said in mb.draw(y, backward=True).source
+    assert said not in mb.draw(y, backward=True, grad_output=np.ones(3)).source
+    assert said not in mb.draw(y.sum(), backward=True).source
+    y.backward(np.ones(3))
+    assert said not in mb.draw(y, backward=True).source
 
 
 # The drawing -------------------------------------------------------------------------------------
@@ -347,7 +400,10 @@ def test_a_tensor_that_recorded_nothing_is_one_node():
     with mb.no_grad():
         y = leaf(2, 3) * 2
     drawing = mb.draw(y.named("y"), values=False, engine="wasi")
-    assert texts(drawing.svg()) == ["y", "2×3"]
+    caption = " ".join(" ".join(texts(drawing.svg())[:-2]).split())
+    assert caption.startswith("No call was recorded: nothing that this was computed from requires")
+    assert texts(drawing.svg())[-2:] == ["y", "2×3"]
+    assert "No call" not in mb.draw(leaf(2), values=False).source
 
 
 if __name__ == "__main__":

@@ -608,7 +608,8 @@ def test_second_derivatives():
     graph = graph_of(dx, backward=True)
     assert dx.name == "d x"
     np.testing.assert_allclose(graph.nodes[named(graph, "x").twin].value, 12 * 0.7**2)
-    assert graph.nodes[named(graph, "d x").twin].name == "d d x"
+    assert graph.nodes[named(graph, "d x").twin].name == "d′ d x"
+    assert graph.nodes[graph.nodes[0].twin].name == "d′ x"
     assert "d y" in {n.name for n in graph.nodes if n.part is None}
 
 
@@ -765,7 +766,7 @@ def test_the_format_is_as_documented():
     }
 
 
-@pytest.mark.parametrize("state", [None, [], "graph", {}, {"format": "onnx"}, {"version": 1}])
+@pytest.mark.parametrize("state", [None, [], {}, {"format": "onnx"}, {"version": 1}])
 def test_what_is_no_graph_is_refused(state):
     with pytest.raises(ValueError, match="this is no graph: it lacks the entry 'format'"):
         mb.Graph.from_dict(state)
@@ -814,6 +815,9 @@ DAMAGES = [
     (("scopes", 0, "name"), None),
     (("scopes", 0, "owner"), None),
     (("nodes", 0, "shape"), "42"),
+    (("nodes", 3, "dtype"), "complexx"),
+    (("nodes", 3, "twin"), 1),
+    (("edges", 0, "surprise"), None),
     (("nodes", 0, "scope"), {"tuple": []}),
     (("nodes", 0, "value"), {}),
     (("nodes", 3, "params"), []),
@@ -841,6 +845,18 @@ SOUND = graph_of(batch_norm(), backward=True).to_dict()
 def test_damage_is_refused(path, value):
     with pytest.raises(ValueError, match=r"this graph is damaged: .*; write it anew"):
         mb.Graph.from_dict(replaced(SOUND, path, value))
+
+
+def test_an_op_that_lacks_an_argument_is_refused():
+    for k, edge in enumerate(SOUND["edges"]):
+        state = SOUND | {"edges": SOUND["edges"][:k] + SOUND["edges"][k + 1 :]}
+        with pytest.raises(ValueError, match=f"node {edge['to']} cannot be"):
+            mb.Graph.from_dict(state)
+
+
+def test_text_is_to_be_parsed_first():
+    with pytest.raises(ValueError, match=r"use json\.loads first"):
+        mb.Graph.from_dict(json.dumps(SOUND))
 
 
 def test_depth_is_refused():

@@ -217,6 +217,21 @@ def test_shares_of_a_value_that_is_used_several_times():
     assert_allclose(shares, [0.2, 0.3, 0.5])
 
 
+def test_all_paths_of_these_names_are_marked():
+    x = mb.Tensor(3.0, requires_grad=True, name="x")
+    square = mark(mb.Graph.from_outputs(x * x, backward=True), "x -> ×")
+    assert sorted(square.shares.values()) == [0.5, 0.5]  # all of it came along the two
+    y = (((x * 3) * (x * 3)).named("b") + (x * 3).named("c")).named("y")
+    graph = mb.Graph.from_outputs(y, backward=True)
+    marks = mark(graph, "x -> × 3 -> b")
+    forward = [(e.source, e.target) for e in marks.edges if graph.nodes[e.target].part is None]
+    b = node(graph, "b").index
+    assert sorted(forward) == [(0, 1), (0, 2), (1, b), (2, b)]
+    for text in ("", "x ->", "-> b", "x -> -> b"):
+        with pytest.raises(ValueError, match=r"names nothing|lacks a name"):
+            mark(graph, text)
+
+
 def test_nodes_are_found_by_name_label_op_and_index():
     graph = mb.Graph.from_outputs(neuron())
     assert {graph.nodes[k].op for k in mark(graph, ["out", "+ 1", "mul", 0]).nodes} == {

@@ -11,12 +11,14 @@ from typing import Any, Literal
 
 from ..errors import OperandError, ShapeError, describe
 from ..tensor import Tensor
+from .asused import as_used
 from .collapse import Collapse, collapsed, fit
 from .dot import Style, to_dot
 from .frames import names_in, user_frame
 from .graph import Graph
 from .heatmap import Table, paint
 from .highlight import Highlight, mark
+from .labels import short
 from .layout import Engine, layout
 from .nullpaths import null_paths
 from .snapshot import Notes
@@ -69,7 +71,13 @@ def draw(
     <Drawing: 28 nodes, 35 edges>
     >>> svg = drawing.svg()
     """
-    check_options(direction, theme)
+    check_options(direction, theme, engine)
+    if title is not None and not isinstance(title, str):
+        raise OperandError(f"the title of a drawing is a string, not {describe(title)}")
+    if not isinstance(limit, int | float):
+        raise OperandError(f"limit is a number of nodes, not {describe(limit)}")
+    if grad_output is not None and not backward:
+        raise ShapeError("grad_output starts a backward pass; give backward=True to draw it")
     graph, remarks = _graph_of(drawable, backward, grad_output)
     whole = len(graph.nodes)
     graph, level = fit(collapsed(graph, collapse), limit)
@@ -84,7 +92,7 @@ def draw(
             f"{whole} nodes, so scopes are collapsed from level {level} on; "
             f"limit={whole} shows them all."
         )
-    caption = [line for remark in remarks for line in wrap(remark, WIDTH)]
+    caption = [short(line, WIDTH) for remark in remarks for line in wrap(remark, WIDTH)]
     style = Style(title, caption, values, direction, theme, mark(graph, highlight))
     source, tables = to_dot(graph, style)
     return Drawing(source, graph, engine, tables, theme)
@@ -110,20 +118,42 @@ def _graph_of(drawable: Any, backward: bool, grad_output: Any) -> tuple[Graph, l
             f"draw takes a Tensor, a Trace or a Graph, not {describe(drawable)}; "
             "give the Tensor that the computation ended in"
         )
+    outputs, notes, overwritten = as_used(outputs, notes)
     graph = Graph.from_outputs(*outputs, backward=backward, grad_output=grad_output, notes=notes)
-    if not backward:
-        return graph, []
-    found = null_paths(outputs[0], limit=FOLLOWED, names=notes.names)
-    remarks = [f"Contributes nothing: {null}." for null in found]
-    return graph, list(dict.fromkeys([*remarks, *filter(None, [found.note])]))
+    remarks = [
+        f"{notes.names.get(id(x)) or describe(x)} was written into after it had been used: "
+        "what is shown is not what was computed with."
+        for x in overwritten
+    ]
+    if all(output.op is None and not output.requires_grad for output in outputs):
+        remarks.append(
+            "No call was recorded: nothing that this was computed from requires grad. Give a leaf "
+            "requires_grad=True, or compute in mb.trace."
+        )
+    if backward:
+        remarks += _on_backward(graph, outputs[0], grad_output, notes)
+    return graph, list(dict.fromkeys(remarks))
 
 
-def check_options(direction: str, theme: str) -> None:
-    """Refuse what is no direction and no theme."""
+def _on_backward(graph: Graph, output: Tensor, grad_output: Any, notes: Notes) -> list[str]:
+    """Say what the backward pass started from if nobody gave it, and what contributes nothing."""
+    remarks = []
+    if grad_output is None and output._grad is None and output.size > 1:
+        seed = next(node.name for node in graph.nodes if node.part == "seed")
+        remarks.append(f"{seed}: random numbers, for want of a grad_output.")
+    found = null_paths(output, limit=FOLLOWED, names=notes.names)
+    remarks += [f"Contributes nothing: {null}." for null in found]
+    return remarks + [found.note] * bool(found.note)
+
+
+def check_options(direction: str, theme: str, engine: str | None = None) -> None:
+    """Refuse what is no direction, no theme and no engine."""
     if direction not in ("TB", "LR"):
         raise ShapeError(f"direction is 'TB' (top to bottom) or 'LR', not {direction!r}")
     if theme not in PALETTES:
         raise ShapeError(f"theme is {' or '.join(map(repr, PALETTES))}, not {theme!r}")
+    if engine not in (None, "dot", "wasi"):
+        raise ShapeError(f"unknown layout engine {engine!r}; there are 'dot', 'wasi' and None")
 
 
 @dataclass(frozen=True, slots=True, repr=False)

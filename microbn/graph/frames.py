@@ -123,13 +123,13 @@ def own_name(value: Any) -> str | None:
 def is_better(name: str, old: str | None) -> bool:
     """Whether a name may take the place of an old one: if there is none, or as a longer path.
 
-    So ``layers.1.weight`` replaces the ``weight`` that a parameter gets by itself, and nothing
-    replaces a name that somebody gave.
+    So ``layers.1.weight`` replaces the ``weight`` that a parameter gets by itself, any name the
+    ``d x`` that the engine gives a gradient, and nothing replaces a name that somebody gave.
 
     >>> is_better("h", None), is_better("layers.1.weight", "weight"), is_better("h", "x")
     (True, True, False)
     """
-    return not old or name.endswith(f".{old}")
+    return not old or name.endswith(f".{old}") or old.startswith("d ")
 
 
 def has_parameters(kind: type) -> bool:

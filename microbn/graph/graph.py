@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import OperandError, ShapeError
 from ..tensor import Tensor
 from . import portable
+from .asused import as_used
 from .backward import Backward
 from .parts import Edge, Node, Scope
 from .snapshot import Notes, Snapshot
@@ -56,6 +57,7 @@ class Graph:
         """Take a snapshot of everything recorded on the way to ``outputs``.
 
         Arrays among the arguments become constants; Python and NumPy scalars fold into labels.
+        Leaves hold what was computed with, also if they were given other data since.
         With ``backward=True`` the backward pass of the (only) output is recorded as well, and its
         nodes follow the forward ones. It starts from ``grad_output``; without one, from the
         gradient that an earlier ``backward(dy)`` left at the output, from 1 if that is a single
@@ -85,7 +87,8 @@ class Graph:
                 f"a backward pass starts from one output, not from {len(outputs)}; "
                 "give one of them, or their sum"
             )
-        snapshot = Snapshot(notes or Notes())
+        outputs, notes, _ = as_used(outputs, notes or Notes())
+        snapshot = Snapshot(notes)
         snapshot.add_forward(outputs)
         if backward:
             snapshot.add_backward(Backward(outputs[0], grad_output))

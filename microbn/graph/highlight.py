@@ -37,6 +37,8 @@ def mark(graph: Graph, highlight: Highlight) -> Marks:
     [0, 1, 2]
     """
     marks = Marks()
+    if highlight == "":
+        raise ShapeError("highlight='' names nothing; give the name of a node, or a path")
     several = not isinstance(highlight, int | str) and isinstance(highlight, Iterable)
     for item in highlight if several else [highlight]:  # type: ignore[union-attr]
         if isinstance(item, str) and ("->" in item or "→" in item):
@@ -65,17 +67,26 @@ def _find(graph: Graph, item: Any) -> list[int]:
 
 
 def _path(graph: Graph, text: str) -> list[Edge]:
-    """Return the edges of a path; where a name fits several nodes, those that are connected."""
+    """Return the edges of a path; of all such paths, where names fit several nodes."""
     names = [name.strip() for name in text.replace("→", "->").split("->")]
+    if not all(names):
+        raise ShapeError(f"the path {text!r} lacks a name; a path is 'x -> mean -> centered'")
     steps = [set(_find(graph, name)) for name in names]
-    ways: dict[int, list[Edge]] = {k: [] for k in steps[0]}
+    ways: list[list[Edge]] = []
+    reached = steps[0]
     for name, ends in zip(names[1:], steps[1:], strict=True):
-        onward = {e.target: [*ways[e.source], e] for e in graph.edges if e.source in ways}
-        if not (reached := {k: way for k, way in onward.items() if k in ends}):
-            there = ", ".join(graph.nodes[k].title for k in onward) or "nowhere"
-            raise ShapeError(f"no edge leads to {name!r} on the path {text!r}, only to: {there}")
-        ways = reached
-    return ways[min(ways)]
+        onward = [e for e in graph.edges if e.source in reached]
+        if not (way := [e for e in onward if e.target in ends]):
+            there = ", ".join(dict.fromkeys(graph.nodes[e.target].title for e in onward))
+            raise ShapeError(
+                f"no edge leads to {name!r} on the path {text!r}, only to: {there or 'nowhere'}"
+            )
+        ways.append(way)
+        reached = {e.target for e in way}
+    for k in range(len(ways) - 1, 0, -1):  # without those that lead nowhere
+        used = {e.source for e in ways[k]}
+        ways[k - 1] = [e for e in ways[k - 1] if e.target in used]
+    return [e for way in ways for e in way]
 
 
 def _mark_back(graph: Graph, edge: Edge, marks: Marks) -> None:

@@ -8,7 +8,7 @@ from ..kernels import Array
 from .graph import Graph
 from .parts import Edge, Node
 from .portable import digest
-from .snapshot import axes_in_words, number
+from .snapshot import axes_in_words, number, prefix
 
 LONGEST = 40  # characters shown of a name
 FORMULA = 24  # characters of a formula that is written out with the names of its operands
@@ -33,8 +33,9 @@ def heading(graph: Graph, node: Node, arguments: list[Edge]) -> str:
 def _cotangent(graph: Graph, node: Node) -> str:
     """Say whose cotangent it is: ``d y = d scaled``, or ``d (** 2)`` where that has no name."""
     of = [graph.nodes[k] for k in node.of]
-    names = [f"d {n.name}" for n in of if n.name]
-    return " = ".join(dict.fromkeys(names)) or f"d ({of[0].title})"
+    d = prefix(node)
+    names = [f"{d} {n.name}" for n in of if n.name]
+    return " = ".join(dict.fromkeys(names)) or f"{d} ({of[0].title or 'array'})"
 
 
 def _formula(graph: Graph, node: Node, arguments: list[Edge]) -> str:

@@ -18,6 +18,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+from .. import ops
 from ..errors import ShapeError
 from ..kernels import Array
 from .parts import Edge, Kind, Node, Part, Scope, Source
@@ -52,6 +53,8 @@ def to_dict(graph: Any, limit: int) -> dict[str, Any]:
 
 def from_dict(state: Any) -> tuple[tuple[Node, ...], tuple[Edge, ...], tuple[Scope, ...]]:
     """Read what `to_dict` has written."""
+    if isinstance(state, str | bytes):
+        raise ShapeError("a graph is read from a dict, and this is text; use json.loads first")
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ShapeError(f"this is no graph: it lacks the entry 'format': {FORMAT!r}")
     if state.get("version") != VERSION:
@@ -61,9 +64,7 @@ def from_dict(state: Any) -> tuple[tuple[Node, ...], tuple[Edge, ...], tuple[Sco
         )
     try:
         nodes = tuple(_node(node) for node in _listed(state["nodes"]))
-        edges = tuple(
-            Edge(e["from"], e["to"], e["position"], e["broadcast"]) for e in _listed(state["edges"])
-        )
+        edges = tuple(map(_edge, _listed(state["edges"])))
         scopes = tuple(Scope(**scope) for scope in _listed(state["scopes"]))
         _check(nodes, edges, scopes)
     except DAMAGE as error:
@@ -103,6 +104,16 @@ def _node(state: dict[str, Any]) -> Node:
     return Node(**facts)
 
 
+def _edge(state: dict[str, Any]) -> Edge:
+    """Read an edge."""
+    source, target, position, broadcast = (
+        state[k] for k in ("from", "to", "position", "broadcast")
+    )
+    if len(state) > 4:
+        raise ValueError(f"an edge has no entry {[*state][-1]!r}")
+    return Edge(source, target, position, broadcast)
+
+
 def _listed(value: Any) -> list[Any]:
     if not isinstance(value, list):
         raise TypeError(f"a list is expected, not {type(value).__name__}")
@@ -122,6 +133,7 @@ def _check(nodes: Sequence[Node], edges: Sequence[Edge], scopes: Sequence[Scope]
         _require(node.index == i and _is_sound(node), "node", i)
         indices = [k for k in (*node.of, node.via, node.twin, node.index) if k is not None]
         _require(all(_is_index(k, len(nodes)) for k in indices), "node", i)
+        _require(node.twin is None or nodes[node.twin].part is not None, "node", i)
         _require(node.place is None or _is_index(node.place, len(scopes)), "node", i)
     _check_edges(nodes, edges)
 
@@ -141,6 +153,9 @@ def _check_edges(nodes: Sequence[Node], edges: Sequence[Edge]) -> None:
             continue
         arguments = sorted([*positions[i], *node.scalars])
         _require(arguments == [*range(len(arguments))], "node", i)
+        op = getattr(ops, node.op or "", None)
+        if isinstance(op, ops.Op) and not op.variadic:
+            _require(len(arguments) == len(op.vjps), "node", i)
         _require(bool(positions[i]) == (node.op is not None), "node", i)
 
 
@@ -164,6 +179,7 @@ def _is_sound(node: Node) -> bool:
         and all(text is None or isinstance(text, str) for text in (node.op, node.name))
         and all(isinstance(items, tuple) for items in (node.scope, node.shape, node.of))
         and all(map(_is_index, node.shape))
+        and _dtype(node.dtype) is not None
         and isinstance(node.scalars, dict)
         and isinstance(node.params, dict)
         and all(isinstance(key, str) for key in node.params)

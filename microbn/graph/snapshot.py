@@ -36,6 +36,7 @@ class Snapshot:
         self.nodes: list[Node] = []
         self.edges: list[Edge] = []
         self.scopes: list[Scope] = []
+        self.d = "d"  # what the names of cotangents begin with
         self.index: dict[int, int] = {}  # by id(): the outputs keep everything here alive
         self.places: dict[tuple[int, ...], int] = {}  # by the ids of the entries on the path
 
@@ -51,6 +52,8 @@ class Snapshot:
     def add_backward(self, backward: Backward) -> None:
         """Add the steps of a backward pass, and link them with the forward nodes."""
         first = len(self.nodes)
+        if any((node.name or "").startswith("d ") for node in self.nodes):
+            self.d = "d′"  # what it is the gradient of is a gradient itself
         twins: dict[
             int, list[int]
         ] = {}  # by the id of a cotangent, the forward nodes that it is of
@@ -74,8 +77,8 @@ class Snapshot:
         of = self.nodes[self.index[id(role.of)]]
         via = None if role.via is None else self.index[id(role.via)]
         name, label = node.name, node.label
-        if twins:
-            name = name or self._cotangent_name(twins)
+        if twins and (not name or name.startswith("d ")):  # as the engine has it
+            name = self._cotangent_name(twins)
         if role.via is not None and role.via.op is not None:
             if role.part == "accumulation":
                 label = f"+= via {role.via.op.name}"
@@ -97,7 +100,9 @@ class Snapshot:
     def _cotangent_name(self, of: list[int]) -> str:
         """Name a cotangent after a value, or after its op in parentheses if that has no name."""
         names = [name for k in of if (name := self.nodes[k].name)]
-        return f"d {names[0]}" if names else f"d ({self.nodes[of[0]].title})"
+        return (
+            f"{self.d} {names[0]}" if names else f"{self.d} ({self.nodes[of[0]].title or 'array'})"
+        )
 
     def add_op(self, tensor: Tensor, op: Op, kind: Kind) -> None:
         """Add the call that made ``tensor``: first those arguments that are leaves, then itself."""
@@ -172,6 +177,11 @@ def in_order(outputs: Iterable[Tensor]) -> list[Tensor]:
                 found[id(a)] = a
                 pending.append(a)
     return sorted(found.values(), key=attrgetter("time"))
+
+
+def prefix(node: Node) -> str:
+    """What the name of a cotangent begins with: d, or d′ in the backward pass of a gradient."""
+    return "d′" if (node.name or "").startswith("d′ ") else "d"
 
 
 def of_module(scope: tuple[str, ...]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from .parts import Node
 from .portable import digest
-from .snapshot import number
+from .snapshot import number, prefix
 
 if TYPE_CHECKING:
     from .graph import Graph
@@ -221,9 +221,11 @@ class _Page:
         name = _clean(node.name or "")
         if node.part is not None and node.of:
             of = self.nodes[node.of[0]]
-            stand_in = f"d ({of.title})"  # what a snapshot calls the cotangent of a value unnamed
+            d = prefix(node)
+            # what a snapshot calls the cotangent of a value unnamed
+            stand_in = f"{d} ({of.title or 'array'})"
             if of.name is None and (node.name or "").startswith(stand_in):
-                name = f"d %{of.index}" + _clean(f".{(node.name or '')[len(stand_in) :]}")[1:]
+                name = f"{d} %{of.index}" + _clean(f".{(node.name or '')[len(stand_in) :]}")[1:]
         if not name:
             return f"%{node.index}"
         return _cut(name, NAME)
@@ -236,7 +238,9 @@ class _Page:
     def equation(self, node: Node) -> str:
         """Write how a node is computed, all its names first."""
         twins = [self.nodes[k] for k in node.of if self.nodes[k].twin == node.index]
-        aliases = [f"d {self.name(twin)}" for twin in twins[:ALIASES]]  # it can be of several
+        aliases = [
+            f"{prefix(node)} {self.name(twin)}" for twin in twins[:ALIASES]
+        ]  # it can be of several
         others = [alias for alias in aliases if alias != self.name(node)]
         names = [self.title(node.index), *dict.fromkeys(others)]
         if node.op is None and node.kind != "scope":
