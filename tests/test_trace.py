@@ -1007,3 +1007,10 @@ def test_a_constant_may_become_a_leaf_while_traced_as_it_may_otherwise():
     assert [op for *_, op in names] == [None, None, "mul", "sum"]
     with pytest.raises(RuntimeError, match="mul"):
         (w * 2).requires_grad = False
+
+
+def test_arguments_that_cannot_be_traced_are_named():
+    with pytest.raises(TypeError, match=r"call it with float arrays or Tensors, not with 2\.0"):
+        mb.trace(lambda x: x * 2, 2.0)
+    with pytest.raises(TypeError, match="return what was computed"):
+        mb.trace(lambda x: 3, np.ones(2))

@@ -95,14 +95,16 @@ def batch_norm_twin_values():
 
 def batch_norm_collapsed():
     """As one box of a larger computation."""
-    loss = (normalised() ** 2).mean()
+    loss = (normalised() * dy()).sum()
     return mb.draw(loss, backward=True, collapse="batch_norm", direction="LR", engine="wasi")
 
 
 def layer_norm():
     """The same stages along the other axis."""
-    y = mb.functional.layer_norm(table())
-    return mb.draw(y, backward=True, values=False, engine="wasi")
+    x = mb.Tensor([[1.0, 2.0, 4.0], [3.0, 5.0, 1.0]], requires_grad=True)
+    y = mb.functional.layer_norm(x)
+    dy = np.array([[1.0, 0.0, 0.0], [0.0, 2.0, -1.0]])
+    return mb.draw(y, backward=True, grad_output=dy, engine="wasi")
 
 
 def digits_loss():

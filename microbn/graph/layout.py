@@ -164,9 +164,11 @@ def _line(element: ElementTree.Element) -> dict[str, str]:
 
 def _with_wasi(source: str, form: str, timeout: float, paint: Paint | None) -> bytes:
     if form != "svg" and not (form == "png" and resvg_py):
-        install = ", or pip install 'microbn[png]'" if form == "png" else ""
+        takes, install = "the program dot", ""
+        if form == "png":
+            takes, install = "the program dot, or resvg", ", or pip install 'microbn[png]'"
         raise LayoutError(
-            f"only the program dot writes {form.upper()}; {REMEDY}{install}, or save as .svg"
+            f"writing {form.upper()} takes {takes}: {REMEDY}{install}, or save as .svg"
         )
     picture = _wasi(source, timeout)
     if paint:

@@ -124,9 +124,14 @@ def trace(fn: Any, *args: Any, **kwargs: Any) -> Trace:
     found = Trace(name, log)
     found.output = output
     if not found.outputs:
+        given = [*positional, *named.values()]
+        remedy = "return what was computed, from float arrays or from Tensors"
+        if given and not tensors_in(given):
+            remedy = "call it with float arrays or Tensors, not with "
+            remedy += ", ".join(map(describe, given))
         raise OperandError(
             f"{name} returned {describe(output)}, in which there is no Tensor, so there is no "
-            "graph; return what was computed, from float arrays or from Tensors"
+            f"graph; {remedy}"
         )
     return found
 
