@@ -6,23 +6,25 @@ import argparse
 import errno
 import io
 import os
+import re
 import sys
 import tempfile
 import webbrowser
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import BinaryIO, NoReturn
 
 from rich.console import Console
 
 from . import __version__
 from .demo import demo
-from .graph import Drawing, draw
-from .graph.drawing import check_ending
+from .graph import Drawing, Trace, draw
+from .graph.drawing import LIMIT, check_ending
 from .graph.layout import LayoutError
-from .program import ProgramError, run
+from .program import ProgramError, parts, run, status_of
 
 INTERRUPTED = 130  # as shells count it: 128 + SIGINT
+STANDARD_OUTPUT = (Path("-"), Path("/dev/stdout"))
 
 ABOUT = """\
 A tiny autograd engine over NumPy, in which batch normalization is nothing
@@ -41,20 +43,36 @@ ABOUT_DRAW = """\
 Run a program and draw what it computed: the graph of the result that was
 computed last, with the names of the program's own variables.
 
-FILE.py is run as a script. FILE.py:name calls a function that takes no
-arguments, or draws a Tensor that the script leaves in a variable."""
+FILE.py is run as a script. FILE.py:name draws what the script leaves in a
+variable instead, or calls a function that takes no arguments and draws all that
+it returns. What follows -- are arguments for the program."""
 
 DRAW_EXAMPLES = """\
 examples:
   microbn draw model.py
   microbn draw model.py:loss --backward -o loss.svg --open
-  microbn draw train.py:step --collapse 1 --no-values -o step.pdf"""
+  microbn draw train.py:step --collapse 1 --no-values -o step.pdf
+  microbn draw train.py -o - -- --epochs 3 > train.svg"""
 
 EXAMPLES = """\
 examples:
   microbn demo
   microbn demo --seed 3 --epochs 5
   microbn demo --quiet --out pictures"""
+
+
+IN_OPTIONS = {  # what the library says in words of Python -> how the command says it
+    r"draw an earlier Tensor of it": "draw an earlier result (FILE.py:name)",
+    r"put parts of it into scopes": "put parts of it into functions",
+    r"\blimit=": "--limit ",
+    r"\bcollapse=": "--collapse ",
+    r", or draw with engine='wasi'": ", or take it off PATH",
+    r"give one of them, or their sum": "name one that the script leaves "
+    "(FILE.py:name), or let the function return one of them, or their sum",
+    r"(requires no gradient.*)": r"\1; or name another result: FILE.py:name",
+    r"(was given new data[^;]*);.*": r"\1; draw a function that computes the loss alone "
+    "(FILE.py:function), or let the script stop before the update",
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -70,18 +88,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     parser, commands = parsers()
+    argv, arguments = split(sys.argv[1:] if argv is None else argv)
     options, unknown = parser.parse_known_args(argv)
     if unknown:
-        mistaken = commands.get(options.command, parser)
-        mistaken.error(
-            f"there is no {'option' if unknown[0][0] == '-' else 'argument'} {unknown[0]}"
-        )
+        kind = "option" if unknown[0][0] == "-" else "argument"
+        hint = f"; what is for the program follows --: FILE.py -- {unknown[0]}"
+        hint *= options.command == "draw"
+        commands.get(options.command, parser).error(f"there is no {kind} {unknown[0]}{hint}")
     if options.command is None:
         parser.print_help()
         return 0
     try:
-        problem = run_demo(options) if options.command == "demo" else run_draw(options)
-        sys.stdout.flush()
+        status, problem = (
+            run_demo(options) if options.command == "demo" else run_draw(options, arguments)
+        )
+        print(end="", flush=True)
     except KeyboardInterrupt:
         start = "\n" if sys.stderr.isatty() else ""  # a terminal shows ^C where the cursor is
         print(f"{start}microbn: interrupted", file=sys.stderr)
@@ -91,53 +112,119 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     if problem:
         print(f"microbn {options.command}: error: {problem}", file=sys.stderr)
-    return 2 if problem.startswith("cannot write") else int(bool(problem))
+    return status
 
 
-def run_demo(options: argparse.Namespace) -> str:
-    """Run `microbn demo`, and return what went wrong, or nothing."""
+def split(argv: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """Split off the arguments of the program that is drawn, which follow --."""
+    if "--" not in argv or argv[0] != "draw":
+        return argv, ()
+    end = argv.index("--")
+    return argv[:end], argv[end + 1 :]
+
+
+def run_demo(options: argparse.Namespace) -> tuple[int, str]:
+    """Run `microbn demo`; return its exit code, and what went wrong, or nothing."""
     try:
         make_writable(options.out)
         demo(console(), options.seed, options.epochs, options.out, quiet=options.quiet)
     except LayoutError as error:
-        return str(error)
+        return 1, str(error)
     except BrokenPipeError:
         raise
     except OSError as error:
-        return f"cannot write into {str(options.out)!r}: {error.strerror or error}"
-    return ""
+        return 2, f"cannot write into {str(options.out)!r}: {error.strerror or error}"
+    return 0, ""
 
 
-def run_draw(options: argparse.Namespace) -> str:
-    """Run `microbn draw`, and return what went wrong, or nothing."""
-    out = options.out or Path(Path(options.target.rpartition(":")[0] or options.target).stem)
-    out = out if out.suffix else out.with_suffix(".svg")
+def run_draw(options: argparse.Namespace, arguments: Sequence[str]) -> tuple[int, str]:
+    """Run `microbn draw`; return its exit code, and what went wrong, or nothing."""
+    out = options.out
     try:
-        check_ending(out)
-        if not out.parent.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, f"there is no folder {str(out.parent)!r}")
-        found = run(options.target)
-        drawing: Drawing = draw(
-            found,
-            backward=options.backward,
-            values=options.values,
-            collapse=[level_or_name(text) for text in options.collapse],
-            highlight=options.highlight,
-            direction="LR" if options.sideways else "TB",
-            theme="dark" if options.dark else "light",
-            title=options.title,
-        )
-        drawing.save(out)
-    except (ProgramError, LayoutError, ValueError, TypeError, RuntimeError) as error:
-        return str(error)
+        path, _ = parts(options.target)
+        out = place(out, path)
+        if out in STANDARD_OUTPUT and options.open:
+            return 2, f"--open shows a file, and -o {out} writes none"
+        stream = taken_output() if out in STANDARD_OUTPUT else None
+        ran = run(options.target, arguments)
+        if ran.stopped is not None:
+            print(end="", flush=True)
+            print(f"microbn draw: {path.name} stopped with {ran.stopped!r}", file=sys.stderr)
+        drawing = drawn(ran.trace, options)
+        write(drawing, out, stream)
+    except ProgramError as error:
+        return error.status, str(error)
+    except (LayoutError, ValueError, TypeError, RuntimeError) as error:
+        return 1, in_options(str(error), path)
     except BrokenPipeError:
         raise
     except OSError as error:
-        return f"cannot write {str(out)!r}: {error.strerror or error}"
-    print(f"{drawing!r} of {options.target}, saved as {out}")
+        return 2, f"cannot write {str(out)!r}: {error.strerror or error}"
+    added = "" if options.out in (None, out) else f", since {str(options.out)!r} has no ending"
+    where = "written to standard output" if stream else f"saved as {out}{added}"
+    print(f"{drawing!r} of {options.target}, {where}")
     if options.open:
         webbrowser.open(out.resolve().as_uri())
-    return ""
+    return status_of(ran.stopped), ""
+
+
+def place(out: Path | None, program: Path) -> Path:
+    """Return where the picture goes, by its full name; raise an OSError if it cannot go there."""
+    if out in STANDARD_OUTPUT:
+        return out
+    if out is None:
+        out = Path(f"{program.stem}.svg")
+    elif not out.suffix and (out.is_file() or not out.exists()):  # a device stays what it is
+        out = out.with_suffix(".svg")
+    if out.is_dir():
+        example = str(out / f"{program.stem}.svg")
+        raise IsADirectoryError(errno.EISDIR, f"it is a folder; give a file, such as {example!r}")
+    if not out.parent.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, f"there is no folder {str(out.parent)!r}")
+    if out.suffix:
+        check_ending(out)
+    return out
+
+
+def taken_output() -> BinaryIO:
+    """Take standard output for the picture alone: all that is printed goes to standard error."""
+    print(end="", flush=True)
+    stream = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # of the process, so that programs that the script calls print there, too
+    return stream
+
+
+def drawn(trace: Trace, options: argparse.Namespace) -> Drawing:
+    """Draw as the options say."""
+    return draw(
+        trace,
+        backward=options.backward,
+        values=options.values,
+        collapse=[level_or_name(text) for text in options.collapse],
+        highlight=options.highlight,
+        direction="LR" if options.sideways else "TB",
+        theme="dark" if options.dark else "light",
+        title=options.title,
+        limit=options.limit,
+    )
+
+
+def write(drawing: Drawing, out: Path, stream: BinaryIO | None) -> None:
+    """Write the picture to ``stream`` if there is one, else to a file; without ending, as SVG."""
+    if stream:
+        with stream:
+            stream.write(drawing.svg().encode())
+    elif out.suffix:
+        drawing.save(out)
+    else:
+        out.write_bytes(drawing.svg().encode())
+
+
+def in_options(message: str, program: Path) -> str:
+    """Say in the words of the command what a message says in those of Python."""
+    for pattern, words in IN_OPTIONS.items():
+        message = re.sub(pattern, words.replace("FILE.py", program.name), message)
+    return message
 
 
 def make_writable(folder: Path) -> None:
@@ -171,7 +258,22 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
         formatter_class=style,
         allow_abbrev=False,
     )
-    add = demo_parser.add_argument
+    add_demo_options(demo_parser)
+    draw_parser = commands.add_parser(
+        "draw",
+        help="run a program and draw what it computed",
+        description=ABOUT_DRAW,
+        epilog=DRAW_EXAMPLES,
+        formatter_class=style,
+        allow_abbrev=False,
+    )
+    add_draw_options(draw_parser)
+    return parser, {"demo": demo_parser, "draw": draw_parser}
+
+
+def add_demo_options(parser: Parser) -> None:
+    """Add what `microbn demo` takes."""
+    add = parser.add_argument
     add("--seed", type=whole(0), default=0, metavar="N", help="of all that is random (default: 0)")
     add(
         "--epochs",
@@ -188,29 +290,38 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
         help="where the pictures go; made if need be (default: microbn-demo)",
     )
     add("-q", "--quiet", action="store_true", help="print the results alone, one a line")
-    draw_parser = commands.add_parser(
-        "draw",
-        help="run a program and draw what it computed",
-        description=ABOUT_DRAW,
-        epilog=DRAW_EXAMPLES,
-        formatter_class=style,
-        allow_abbrev=False,
-    )
-    add_draw_options(draw_parser)
-    return parser, {"demo": demo_parser, "draw": draw_parser}
 
 
 def add_draw_options(parser: Parser) -> None:
     """Add what `microbn draw` takes."""
     add = parser.add_argument
-    add("target", metavar="FILE.py[:name]", help="the program, and what to draw of it")
+    add(
+        "target",
+        metavar="FILE.py[:name]",
+        help="the program, and what to draw of it; its arguments follow --",
+    )
     add(
         "-o",
         "--out",
         type=Path,
         metavar="FILE",
-        help="where the picture goes: .svg, .png, .pdf or .dot (default: the program's name, .svg)",
+        help="where the picture goes: .svg, .png, .pdf or .dot, or - for SVG to standard output "
+        "(default: the program's name, .svg)",
     )
+    add(
+        "--limit",
+        type=whole(1),
+        default=LIMIT,
+        metavar="N",
+        help=f"the most nodes in a picture; above, scopes are collapsed (default: {LIMIT})",
+    )
+    add("--open", action="store_true", help="show the picture when it is made")
+    add_looks(parser)
+
+
+def add_looks(parser: Parser) -> None:
+    """Add what changes how the picture looks."""
+    add = parser.add_argument
     add("--backward", action="store_true", help="draw the backward pass beside the forward one")
     add(
         "--values",
@@ -235,7 +346,6 @@ def add_draw_options(parser: Parser) -> None:
     add("--sideways", action="store_true", help="from left to right instead of top to bottom")
     add("--dark", action="store_true", help="for dark backgrounds")
     add("--title", metavar="TEXT", help="to write above the picture")
-    add("--open", action="store_true", help="show the picture when it is made")
 
 
 def level_or_name(text: str) -> int | str:

@@ -3,94 +3,149 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
+import contextlib
+import functools
 import inspect
-import runpy
+import os
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from types import CodeType, ModuleType
+from typing import Any, NamedTuple
 
+from .errors import describe
 from .graph import Trace, trace, tracing
+from .graph.tracer import tensors_in
 from .tensor import Tensor
 
 PACKAGE = Path(__file__).parent
 
 
 class ProgramError(Exception):
-    """A program that cannot be run, or that failed: the message is what its user should read."""
+    """A program that cannot be run, or that failed: the message is what its user should read.
+
+    ``status`` is what the command exits with.
+    """
+
+    def __init__(self, message: str, status: int = 1) -> None:
+        super().__init__(message)
+        self.status = status
 
 
-def run(target: str) -> Trace:
+class Ran(NamedTuple):
+    """What a program computed, and what it gave to `sys.exit`: None if all went well."""
+
+    trace: Trace
+    stopped: Any = None
+
+
+def run(target: str, arguments: Sequence[str] = ()) -> Ran:
     """Run ``FILE.py`` as a script, or import it and call a function: ``FILE.py:function``.
 
-    After the colon there may also be the name of a Tensor that the script leaves behind. Raises a
-    ProgramError if there is no such file, function or Tensor, if the function wants arguments, if
-    nothing was computed, or, with its own traceback, if the program fails.
+    After the colon there may also be the name of a variable in which the script leaves a Tensor;
+    without a name, the output is the result that was computed last. The program finds
+    ``arguments`` in sys.argv. Raises a ProgramError if there is no such program, function or
+    Tensor, if the function wants arguments or returns no Tensor, if nothing was computed, or, with
+    its own traceback, if the program fails.
     """
-    path, name = _parts(target)
-    if not name or not _defines(path, name):
-        return _script(path, name)
-    with _as_its_own(path):
-        function = getattr(_load(path), name)
-        if needed := _required(function):
-            raise ProgramError(
-                f"{name} takes {', '.join(needed)}, and microbn has nothing to give it; write a "
-                "function without arguments that calls it, or a script"
-            )
-        return trace(function)
+    path, name = parts(target)
+    tree, code = _read(path)
+    if any(isinstance(part, ast.FunctionDef) and part.name == name for part in tree.body):
+        return _function(path, code, name, arguments)
+    return _script(path, code, name, arguments)
 
 
-def _parts(target: str) -> tuple[Path, str]:
+def parts(target: str) -> tuple[Path, str]:
     """Split off what follows the last colon, unless that is part of the path."""
     file, colon, name = target.rpartition(":")
     if not colon or not name.isidentifier() or Path(target).exists():
         file, name = target, ""
     path = Path(file)
+    if path.is_dir():
+        raise ProgramError(f"{str(path)!r} is a folder; give a Python program, FILE.py")
     if not path.is_file():
         raise ProgramError(f"there is no file {str(path)!r}")
+    if path.suffix == ".ipynb":  # which is JSON, and that reads as Python
+        raise ProgramError(f"{path.name} is no Python program; in a notebook, use mb.draw")
     return path, name
 
 
-def _defines(path: Path, name: str) -> bool:
-    """Whether the file defines a function of that name, which importing it gives."""
+def status_of(stopped: Any) -> int:
+    """The exit status that `sys.exit` makes of what it is given."""
+    if stopped is None or isinstance(stopped, int):
+        return int(stopped or 0)
+    return 1
+
+
+def _read(path: Path) -> tuple[ast.Module, CodeType]:
+    """Parse and compile a program, which is not run yet."""
     try:
-        body = ast.parse(path.read_bytes()).body
-    except (SyntaxError, ValueError):
-        return False  # running it will say what is wrong
-    return any(isinstance(part, ast.FunctionDef) and part.name == name for part in body)
+        tree = ast.parse(path.read_bytes(), str(path))
+        code = compile(tree, str(path), "exec", dont_inherit=True)
+    except OSError as error:
+        raise ProgramError(f"cannot read {str(path)!r}: {error.strerror}") from None
+    except (SyntaxError, ValueError) as error:
+        if path.suffix in (".py", ".pyw"):
+            raise _failed(path, error) from None
+        raise ProgramError(f"{path.name} is no Python program") from None
+    return tree, code
 
 
-def _script(path: Path, name: str) -> Trace:
-    variables: dict[str, Any] = {}
-    with tracing() as found, _as_its_own(path):
-        variables = runpy.run_path(str(path), run_name="__main__")
+def _script(path: Path, code: CodeType, name: str, arguments: Sequence[str]) -> Ran:
+    module, stopped = ModuleType("__main__"), None
+    with tracing() as found, _as_its_own(path, module, arguments):
+        try:
+            exec(code, vars(module))
+        except SystemExit as stop:
+            stopped = stop.code or None
+    found.output = vars(module).get(name) if name else found.output
+    if found.outputs:
+        return Ran(found, stopped)
+    problem = f"{path.name} computed nothing with Tensors, so there is nothing to look at"
     if name:
-        found.output = variables.get(name)
-        if not found.outputs:
-            tensors = ", ".join(k for k, v in variables.items() if isinstance(v, Tensor))
-            raise ProgramError(
-                f"{path.name} has no function and leaves no Tensor called {name!r}; "
-                f"the Tensors that it leaves are: {tensors or 'none'}"
-            )
-    if not found.outputs:
-        raise ProgramError(
-            f"{path.name} computed nothing with Tensors, so there is nothing to look at"
+        tensors = ", ".join(k for k, v in vars(module).items() if isinstance(v, Tensor))
+        problem = (
+            f"{path.name} has no function and leaves no Tensor called {name!r}; "
+            f"the Tensors that it leaves are: {tensors or 'none'}"
         )
-    return found
+    if stopped is None:
+        raise ProgramError(problem)
+    raise ProgramError(f"{problem}; it stopped with {stopped!r}", status_of(stopped))
 
 
-def _load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise ProgramError(f"{path.name} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    return module
+def _function(path: Path, code: CodeType, name: str, arguments: Sequence[str]) -> Ran:
+    module = ModuleType(path.stem)
+    with _as_its_own(path, module, arguments):
+        try:
+            exec(code, vars(module))
+            return Ran(trace(_checked(getattr(module, name), f"{name} in {path.name}")))
+        except SystemExit as stop:
+            raise ProgramError(
+                f"{path.name} stopped with {stop.code!r} before {name} had returned",
+                status_of(stop.code) or 1,
+            ) from None
+
+
+def _checked(function: Callable[[], Any], what: str) -> Callable[[], Any]:
+    """Refuse a function that takes arguments, and one that returns no Tensor."""
+    if needed := _required(function):
+        raise ProgramError(
+            f"{what} takes {', '.join(needed)}, and microbn has nothing to give it; write a "
+            "function without arguments that calls it, or a script"
+        )
+
+    @functools.wraps(function)
+    def checked() -> Any:
+        output = function()
+        if not tensors_in(output):
+            raise ProgramError(
+                f"{what} returned {'None' if output is None else describe(output)}, in which there "
+                "is no Tensor; let it return what it computed"
+            )
+        return output
+
+    return checked
 
 
 def _required(function: object) -> list[str]:
@@ -102,23 +157,30 @@ def _required(function: object) -> list[str]:
     return [p.name for p in parameters if p.default is p.empty and p.kind not in kinds]
 
 
-@contextmanager
-def _as_its_own(path: Path) -> Iterator[None]:
+@contextlib.contextmanager
+def _as_its_own(path: Path, module: ModuleType, arguments: Sequence[str]) -> Iterator[None]:
     """Run the program as Python would: with its own arguments, imports and tracebacks."""
-    arguments, places = sys.argv, list(sys.path)
-    sys.argv = [str(path)]
+    module.__file__ = str(path)
+    before = sys.argv, list(sys.path), sys.modules.get(module.__name__)
+    sys.argv = [str(path), *arguments]
     sys.path.insert(0, str(path.parent.resolve()))
+    sys.modules[module.__name__] = module
     try:
-        yield
-    except SystemExit as stop:
-        if stop.code not in (None, 0):
-            raise ProgramError(f"{path.name} stopped with {stop.code!r}") from None
-    except ProgramError:
+        with contextlib.chdir(os.getcwd()):  # it may go elsewhere
+            yield
+    except (ProgramError, BrokenPipeError):
         raise
     except Exception as error:
-        raise ProgramError(f"{path.name} failed:\n\n{_traceback(error, path)}") from None
+        raise _failed(path, error) from None
     finally:
-        sys.argv, sys.path[:] = arguments, places
+        sys.argv, sys.path[:], replaced = before
+        sys.modules.pop(module.__name__, None)
+        if replaced is not None:
+            sys.modules[module.__name__] = replaced
+
+
+def _failed(path: Path, error: Exception) -> ProgramError:
+    return ProgramError(f"{path.name} failed:\n\n{_traceback(error, path)}")
 
 
 def _traceback(error: Exception, path: Path) -> str:

@@ -160,7 +160,7 @@ def test_the_graph_is_saved_and_its_paths_are_printed_whole(shown):
     svg = ElementTree.parse(paths[0])
     labels = [node.text for node in svg.iter("{http://www.w3.org/2000/svg}text")]
     for name in names:
-        assert any(label == name or label.startswith(f"{name} =") for label in labels), name
+        assert any(f"{label} ".startswith(f"{name} ") for label in labels), name
     assert Path(paths[1]).read_text("utf-8").startswith("digraph")
     assert sorted(os.listdir(out)) == ["batch_norm.dot", "batch_norm.svg"]
 
@@ -348,6 +348,16 @@ def test_help_of_the_demo_names_every_option_and_its_default(monkeypatch, capsys
     text = capsys.readouterr().out
     for word in "--seed N", "--epochs N", "--out DIR", "--quiet", "0)", "20)", "microbn-demo)":
         assert word in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_help_of_draw_names_every_option_and_says_what_is_drawn(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert call("draw", "--help") == 0
+    text = capsys.readouterr().out
+    for word in "--limit N", "150)", "--out FILE", "--backward", "standard output", "-- --epochs 3":
+        assert word in text
+    assert "the result that was\ncomputed last" in text
     assert max(map(len, text.splitlines())) <= 80
 
 

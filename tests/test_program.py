@@ -1,13 +1,16 @@
 """`microbn draw`, used as its users use it: scripts, functions, and programs that fail."""
 
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from microbn import cli
+from microbn.graph import layout
 from microbn.program import ProgramError, run
 
 MODEL = """
@@ -33,6 +36,10 @@ def needs(a, *, b, c=1):
 def returns_nothing():
     pass
 
+def two():
+    y = example()
+    return y, [y.sum()]
+
 if __name__ == "__main__":
     y = example()
     loss = (y ** 2).sum()
@@ -44,6 +51,9 @@ if __name__ == "__main__":
 def folder(tmp_path, monkeypatch):
     (tmp_path / "model.py").write_text(MODEL)
     (tmp_path / "beside.py").write_text("NUMBER = 7\n")
+    (tmp_path / "picture.svg").write_text('<?xml version="1.0"?><svg/>\n')
+    (tmp_path / "picture").write_bytes(b"\x89PNG\0\0")
+    (tmp_path / "notes.ipynb").write_text('{"outputs": null}\n')
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield tmp_path
@@ -59,27 +69,43 @@ def draw(*args):
         return stop.code
 
 
-def names(trace):
-    return [node.title for node in trace.graph.nodes]
+def microbn(*args):
+    """Run the command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "microbn", *args],
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+    )
+
+
+def names(ran):
+    return [node.title for node in ran.trace.graph.nodes]
+
+
+def program(folder, text, name="program.py"):
+    (folder / name).write_text(f"import sys, microbn as mb\n{text}\n")
+    return name
 
 
 def test_a_script_is_run_as_python_would_run_it(folder, capsys):
     before = list(sys.argv), list(sys.path)
-    trace = run("model.py")
+    ran = run("model.py")
     assert capsys.readouterr().out == "arguments [] 7\n"
-    assert names(trace)[:3] == ["x", "mu", "centered"]
-    assert names(trace)[-1] == "loss"
-    assert {node.scope for node in trace.graph.nodes if node.name == "mu"} == {
+    assert names(ran)[:3] == ["x", "mu", "centered"]
+    assert names(ran)[-1] == "loss"
+    assert {node.scope for node in ran.trace.graph.nodes if node.name == "mu"} == {
         ("example", "standardise")
     }
     assert (sys.argv, sys.path) == before
 
 
 def test_a_function_is_called_and_the_script_is_not_run(folder, capsys):
-    trace = run("model.py:example")
+    ran = run("model.py:example")
     assert capsys.readouterr().out == ""
-    assert (trace.name, names(trace)[-1]) == ("example", "y")
-    assert trace.graph.nodes[1].source.text == "mu = x.mean(axis=0)"
+    assert (ran.trace.name, names(ran)[-1]) == ("example", "y")
+    assert ran.trace.graph.nodes[1].source.text == "mu = x.mean(axis=0)"
 
 
 def test_a_tensor_that_the_script_leaves(folder):
@@ -113,18 +139,30 @@ def test_open_shows_it(folder, monkeypatch):
     [
         (["none.py"], "there is no file 'none.py'"),
         (["model.py:zz"], "no function and leaves no Tensor called 'zz'; .* are: y, loss"),
-        (["model.py:needs"], "needs takes a, b, and microbn has nothing to give it"),
-        (["model.py:returns_nothing"], "returned None"),
+        (["model.py:needs"], "needs in model.py takes a, b, and microbn has nothing to give it"),
+        (
+            ["model.py:returns_nothing"],
+            "error: returns_nothing in model.py returned None, .*; let it return what",
+        ),
+        (["."], "'.' is a folder; give a Python program, FILE.py"),
+        (["./:step"], "'.' is a folder"),
+        (["picture.svg"], "error: picture.svg is no Python program$"),
+        (["picture"], "error: picture is no Python program$"),
+        (["notes.ipynb"], "error: notes.ipynb is no Python program; .* use mb.draw$"),
         (["beside.py"], "beside.py computed nothing with Tensors"),
         (["model.py", "-o", "a.jpg"], "format of 'a.jpg'"),
         (["model.py", "--collapse", "nowhere"], "no scope is called 'nowhere'"),
+        (["model.py", "--collapse", "0"], "error: --collapse 0: levels count from 1"),
         (["model.py", "--highlight", "nobody"], "called 'nobody'"),
+        (["model.py", "--limit", "2"], r"\(model.py:name\), .* functions, or give --limit 3 to"),
+        (["model.py:two", "--backward"], r"name one .*\(model.py:name\), or let the function"),
     ],
 )
 def test_what_cannot_be_drawn_is_one_line(folder, capsys, args, message):
     assert draw(*args) == 1
     error = capsys.readouterr().err
     assert error.startswith("microbn draw: error: ")
+    assert error.count("\n") == 1
     assert re.search(message, error)
     assert "tracer.py" not in error
 
@@ -150,12 +188,7 @@ y = inner(x)
 
 def test_a_program_that_fails_shows_its_own_traceback(folder):
     (folder / "fails.py").write_text(FAILS)
-    done = subprocess.run(
-        [sys.executable, "-m", "microbn", "draw", "fails.py"],
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
-    )
+    done = microbn("draw", "fails.py")
     assert (done.returncode, done.stdout) == (1, "")
     files = re.findall(r'File "(.*?)", line (\d+)', done.stderr)
     assert files == [("fails.py", "7"), ("fails.py", "4")]
@@ -177,12 +210,196 @@ def test_a_syntax_error_points_at_the_place(folder):
         run("fails.py")
 
 
-@pytest.mark.parametrize(("code", "ends"), [("0", None), ("", None), ("3", "stopped with 3")])
-def test_a_program_may_exit(folder, code, ends):
-    text = f"import sys, microbn as mb\ny = mb.Tensor(1.0) + 1\nsys.exit({code})\n"
-    (folder / "ends.py").write_text(text)
-    if ends is None:
-        assert names(run("ends.py"))[-1] == "y"
-    else:
-        with pytest.raises(ProgramError, match=ends):
-            run("ends.py")
+# Which result is drawn ---------------------------------------------------------------------------
+
+TRAINING = """
+w = mb.Tensor([1.0, 2.0], requires_grad=True)
+losses = []
+for step in range(int(sys.argv[1]) if sys.argv[1:] else 300):
+    loss = (w * w).sum()
+    losses.append(loss)
+    loss.backward()
+    w.data = w.data - 0.1 * w.grad
+    w.grad = None
+"""
+
+
+def test_the_result_that_was_computed_last_is_drawn(folder, capsys):
+    train = program(folder, TRAINING)
+    ran = run(train)
+    assert names(ran) == ["w", "×", "loss"]
+    (output,) = ran.trace.outputs
+    assert output.data == pytest.approx(5 * 0.8 ** (2 * 299))
+    assert draw(train, "--backward") == 0
+    assert len(run(f"{train}:losses", ["3"]).trace.outputs) == 3
+
+
+def test_a_function_that_returns_several_shows_them_all(folder):
+    assert len(run("model.py:two").trace.outputs) == 2
+
+
+def test_arguments_follow_two_dashes(folder, capsys):
+    assert draw("model.py", "--dark", "--", "--epochs", "3", "--", "-o") == 0
+    assert capsys.readouterr().out.startswith("arguments ['--epochs', '3', '--', '-o'] 7\n")
+    program(folder, "def f():\n    return mb.Tensor(1.0) * float(sys.argv[1])", "scale.py")
+    assert run("scale.py:f", ["7"]).trace.output.item() == 7
+    assert draw("model.py", "--epochs", "3") == 2
+    assert "no option --epochs; what is for the program follows --: " in capsys.readouterr().err
+
+
+def test_a_program_may_go_elsewhere(folder, capsys):
+    (folder / "elsewhere").mkdir()
+    name = program(folder, "import os\nos.chdir('elsewhere')\ny = mb.Tensor(1.0) + 1")
+    assert draw(name) == 0
+    assert (folder / "program.svg").is_file()
+
+
+def test_what_a_program_is_called_does_not_stay_imported(folder):
+    before = sys.modules["__main__"]
+    run("model.py")
+    run("model.py:example")
+    assert sys.modules["__main__"] is before
+    assert "model" not in sys.modules
+
+
+# Messages in the words of the command ------------------------------------------------------------
+
+
+def test_limit_is_what_a_picture_may_have(folder, capsys):
+    name = program(folder, "y = mb.Tensor(1.0, requires_grad=True)\nfor _ in range(200): y = -y")
+    assert draw(name) == 1
+    needed = re.search(r"give (--limit) (\d+) to draw it anyway", capsys.readouterr().err)
+    assert draw(name, *needed.groups()) == 0
+    assert "201 nodes" in capsys.readouterr().out
+    assert draw(name, "--limit", "0") == 2
+
+
+def test_data_that_was_overwritten_has_a_remedy(folder, capsys):
+    text = "w = mb.Tensor([1.0], requires_grad=True)\ny = (w * w).sum()\ny.backward()\n{}"
+    name = program(folder, text.format("w.data -= w.grad"))
+    assert draw(name, "--backward") == 1
+    error = capsys.readouterr().err
+    assert "w (1,) float64 was given new data after mul had used it; draw a function" in error
+    assert "(program.py:function), or let the script stop before the update\n" in error
+    assert draw(program(folder, text.format("sys.exit()\nw.data -= w.grad")), "--backward") == 0
+
+
+def test_a_result_without_gradient_has_a_remedy(folder, capsys):
+    text = "y = mb.Tensor(1.0, requires_grad=True) * 2\nwith mb.no_grad(): z = y + 1"
+    name = program(folder, text)
+    assert draw(name, "--backward") == 1
+    assert "requires no gradient" in (error := capsys.readouterr().err)
+    assert error.endswith("or name another result: program.py:name\n")
+    assert draw(f"{name}:y", "--backward") == 0
+
+
+def test_a_broken_dot_has_a_remedy(folder, monkeypatch, capsys):
+    monkeypatch.setattr(layout.shutil, "which", lambda name: sys.executable)
+    assert draw("model.py") == 1
+    assert "mend that installation of Graphviz, or take it off PATH" in capsys.readouterr().err
+
+
+def test_what_a_program_says_itself_is_left_alone(folder, capsys):
+    name = program(folder, "raise ValueError('give limit=3')")
+    assert draw(name) == 1
+    assert "ValueError: give limit=3\n" in capsys.readouterr().err
+
+
+# Where the picture goes --------------------------------------------------------------------------
+
+
+def test_a_name_without_ending_is_one_of_svg(folder, capsys):
+    assert draw("model.py", "-o", "there") == 0
+    assert capsys.readouterr().out.endswith("saved as there.svg, since 'there' has no ending\n")
+    assert (folder / "there.svg").is_file()
+    program(folder, "y = mb.Tensor(1.0) + 1", "model.v2.py")
+    assert draw("model.v2.py") == 0
+    assert capsys.readouterr().out.endswith("saved as model.v2.svg\n")
+
+
+@pytest.mark.parametrize("name", ["there", "there.svg", "."])
+def test_a_folder_is_no_place_for_a_picture(folder, capsys, name):
+    Path(name).mkdir(exist_ok=True)
+    assert draw("model.py", "-o", name) == 2
+    printed = capsys.readouterr()
+    example = str(Path(name) / "model.svg")
+    assert (printed.out, printed.err) == (
+        "",
+        f"microbn draw: error: cannot write {name!r}: "
+        f"it is a folder; give a file, such as {example!r}\n",
+    )
+
+
+posix = pytest.mark.skipif(os.name != "posix", reason="only POSIX has devices with a path")
+
+
+@pytest.mark.parametrize("out", ["-", pytest.param("/dev/stdout", marks=posix)])
+def test_standard_output_gets_the_picture_alone(folder, out):
+    text = "import os\nprint('one')\nos.system('echo two')\ny = mb.Tensor(1.0) + 1\nsys.exit(3)"
+    done = microbn("draw", program(folder, text), "-o", out)
+    assert done.returncode == 3
+    assert ElementTree.fromstring(done.stdout).tag.endswith("svg")
+    *printed, stopped, saved = done.stderr.splitlines()
+    assert sorted(printed) == ["one", "two"]
+    assert stopped == "microbn draw: program.py stopped with 3"
+    assert saved == "<Drawing: 2 nodes, 1 edge> of program.py, written to standard output"
+    assert sorted(folder.glob("*.svg")) == [folder / "picture.svg"]
+
+
+def test_standard_output_cannot_be_opened(folder, capsys):
+    assert draw("model.py", "-o", "-", "--open") == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err == "microbn draw: error: --open shows a file, and -o - writes none\n"
+
+
+@posix
+def test_a_device_keeps_its_name(folder, capsys):
+    assert draw("model.py", "-o", "/dev/null") == 0
+    assert capsys.readouterr().out.endswith("saved as /dev/null\n")
+
+
+def test_a_reader_who_has_seen_enough_ends_it(folder):
+    name = program(folder, "input()\nprint('one', flush=True)\ny = mb.Tensor(1.0) + 1")
+    with subprocess.Popen(
+        [sys.executable, "-m", "microbn", "draw", name],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        process.stdout.close()
+        process.stdin.write(b"\n")
+        process.stdin.close()
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=60) == 1
+
+
+# Programs that exit ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "stopped"),
+    [("", 0, ""), ("0", 0, ""), ("3", 3, "3"), ("'no data'", 1, "'no data'")],
+)
+def test_a_program_may_exit(folder, capsys, code, status, stopped):
+    name = program(folder, f"y = mb.Tensor(1.0) + 1\nz = y * 2\nsys.exit({code})")
+    assert names(run(name))[-1] == "z"
+    assert draw(f"{name}:y") == status
+    printed = capsys.readouterr()
+    assert printed.out == "<Drawing: 2 nodes, 1 edge> of program.py:y, saved as program.svg\n"
+    assert printed.err == f"microbn draw: program.py stopped with {stopped}\n" * bool(stopped)
+
+
+def test_a_program_that_exits_before_it_computes(folder, capsys):
+    assert draw(program(folder, "sys.exit(3)")) == 3
+    assert "is nothing to look at; it stopped with 3\n" in capsys.readouterr().err
+    for code, status in (3, 3), (0, 1):
+        assert draw(program(folder, f"def f(): sys.exit({code})") + ":f") == status
+        assert f"program.py stopped with {code} before f had returned" in capsys.readouterr().err
+
+
+def test_a_program_that_raises_is_not_drawn(folder, capsys):
+    assert draw(program(folder, "y = mb.Tensor(1.0) + 1\nraise KeyError('a')")) == 1
+    assert "line 3, in <module>" in (error := capsys.readouterr().err)
+    assert error.endswith("KeyError: 'a'\n")
+    assert not (folder / "program.svg").exists()

@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import engine, ops
-from ..context import recording
 from ..dispatch import like, plain
-from ..errors import changed, check_differentiable
+from ..errors import check_differentiable
 from ..kernels import Array
 from ..mirror import recorded
 from ..node import clock
@@ -25,6 +24,7 @@ from ..tensor import Tensor
 from .paths import Link, Path, title, written
 from .snapshot import axes_in_words, label_of
 from .vanish import SUSPECT, Vanished, vanishing
+from .wide import in_float64
 
 LONGEST = 100  # edges of a null path
 
@@ -111,7 +111,7 @@ def null_paths(
     """
     check_differentiable(output, Tensor, "the output")
     with np.errstate(all="ignore"):
-        wide, twins = _in_float64(output)
+        wide, twins = in_float64(output)
         text, seeds = _seeds(wide, grad_output)
         first, *others = [_Search(wide, seed, limit) for seed in seeds]
         found = [
@@ -123,38 +123,6 @@ def null_paths(
     stopped = any(search.left < 0 for search in (first, *others))
     note = f"not all was looked at: there are more than limit={limit} edges to follow"
     return NullPaths(tuple(found), text, note * stopped)
-
-
-def _in_float64(output: Tensor) -> tuple[Tensor, dict[Tensor, Tensor]]:
-    """Return the output computed in float64, and which tensor each one there stands for."""
-    tensors = engine.toposort(output)[::-1]
-    if not any(_is_narrow(tensor.dtype) for tensor in tensors):
-        return output, {tensor: tensor for tensor in tensors}
-    wide: dict[Tensor, Tensor] = {}
-    with recording(True):
-        for tensor in tensors:
-            if tensor.op is None:
-                wide[tensor] = tensor._constant(_widened(tensor.data), True)
-                continue
-            for x in tensor.inputs:
-                if isinstance(x, Tensor) and x.time > tensor.time:
-                    raise changed(x, tensor.op.name)
-            args = [wide.get(x, x) if isinstance(x, Tensor) else x for x in tensor.inputs]
-            params = {k: _widened(v) for k, v in tensor.params.items()}
-            wide[tensor] = tensor.op(*args, **params)
-    return wide[output], {new: old for old, new in wide.items()}
-
-
-def _is_narrow(dtype: Any) -> bool:
-    return bool(dtype.kind == "f" and dtype.itemsize < 8)
-
-
-def _widened(value: Any) -> Any:
-    """Return float64 for a narrower array, number or dtype; anything else as it is."""
-    if isinstance(value, np.dtype):
-        return np.dtype(np.float64) if _is_narrow(value) else value
-    narrow = hasattr(value, "astype") and _is_narrow(value.dtype)
-    return value.astype(np.float64) if narrow else value
 
 
 def _seeds(output: Tensor, grad_output: Any) -> tuple[str, list[Tensor]]:
