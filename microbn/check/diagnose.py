@@ -1,0 +1,246 @@
+"""Diagnosing a wrong gradient: which of its terms are missing, doubled, or of the wrong sign.
+
+A gradient is a sum over paths. A wrong one is compared with what it would be if one edge of the
+graph counted differently, or one rule had the wrong operand; and it is written as a combination of
+the paths' contributions, whose coefficients are all 1 if it is right.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .. import engine
+from ..dispatch import plain
+from ..errors import OperandError, ShapeError, describe
+from ..graph.paths import written
+from ..graph.tracer import trace as traced
+from ..kernels import Array
+from ..tensor import Tensor
+from . import explain
+from .explain import Explanation
+from .reference import Reference
+from .terms import Terms
+
+
+@dataclass(frozen=True)
+class PathCoefficient:
+    """How a path counts: ``expected`` 1, ``found`` something else, which ``meaning`` puts in words.
+
+    ``found`` is a number, or an array with one for each channel; None if it cannot be told.
+    """
+
+    name: str
+    label: str
+    found: Array | None
+    meaning: str
+    expected: float = 1.0
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What is wrong with a gradient, if anything.
+
+    ``paths`` say how each path counts. ``residual`` is what no explanation accounts for, an array
+    of the gradient's shape: all of the error if there is none. ``explanations`` are all that fit,
+    the likeliest first. ``notes`` say what could not be told.
+    """
+
+    ok: bool
+    what: str
+    paths: tuple[PathCoefficient, ...] = ()
+    explanations: tuple[Explanation, ...] = ()
+    residual: Array | None = None
+    error: str = ""
+    notes: tuple[str, ...] = field(default=())
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def __str__(self) -> str:
+        if self.ok:
+            return " ".join([f"{self.what} is right.", *self.notes])
+        lines = [f"{self.what} is wrong: {self.error}."]
+        if self.explanations:
+            first, *others = self.explanations
+            lines.append(str(first))
+            lines += [f"As well possible: {other}" for other in others[:3]]
+            if len(others) > 3:
+                lines.append(f"{len(others) - 3} more explanations fit.")
+        return "\n".join([*lines, *self.notes])
+
+
+def diagnose(
+    fn: Callable[..., Any],
+    inputs: Sequence[Any],
+    gradient: Any,
+    *,
+    wrt: int | str = 0,
+    grad_output: Any = None,
+) -> Diagnosis:
+    """Say whether ``gradient`` is that of ``fn`` at ``inputs``, and if not, what is wrong with it.
+
+    ``fn`` is composed of what microbn records, and returns one Tensor; ``gradient`` is the
+    hand-written one with respect to one input, ``wrt``, its position or its name. ``grad_output``
+    is the cotangent that it starts from, which only a single number can do without. Take a random
+    one: ones hide most faults (/docs). Raises an OperandError (a TypeError) for what cannot be
+    differentiated, a ShapeError (a ValueError) for a ``grad_output`` of the wrong shape.
+
+    >>> import numpy as np, microbn as mb
+    >>> rng = np.random.default_rng(0)
+    >>> x, dy = rng.normal(size=(8, 3)), rng.normal(size=(8, 3))
+    >>> y, cache = mb.handwritten.forward(x, np.ones(3), np.zeros(3), 1e-5)
+    >>> dx, _, _ = mb.handwritten.backward_closed(dy, cache)
+    >>> print(diagnose(mb.batch_norm, [x], dx, grad_output=dy))
+    d x is right.
+    >>> print(diagnose(mb.batch_norm, [x], dx + cache.inv_std * dy.mean(0), grad_output=dy))
+    d x is wrong: at [7, 1] it is -1.087, and should be -0.8604.
+    The path through mean is missing. Usual causes: centered taken for independent of mean; mean
+    taken for independent of x. d x alone cannot tell which of these it is: compare staged
+    gradients.
+    """
+    output, leaves = recorded(fn, inputs)
+    x = _input(leaves, wrt)
+    found = np.asarray(plain(gradient))
+    if (complaint := _misfit(x, found)) is not None:
+        return complaint
+    reference = Reference(output, _cotangent(output, grad_output))
+    return judged(Terms(reference, x), found.astype(np.float64), f"d {x.name}")
+
+
+def judged(terms: Terms, found: Array, what: str) -> Diagnosis:
+    """Diagnose a gradient of the right shape and dtype."""
+    off = found - terms.total
+    notes = tuple(_notes(terms))
+    if (np.abs(off) <= terms.tolerance).all():
+        paths = [_counted(term, np.array(1.0), "1") for term in terms.paths]
+        return Diagnosis(True, what, tuple(paths), residual=np.zeros_like(off), notes=notes)
+    worst = np.unravel_index(np.argmax(_relative(off, terms)), off.shape)
+    error = f"at {[*map(int, worst)]} it is {found[worst]:.4g}, and should be "
+    error += f"{terms.total[worst]:.4g}"
+    if not off.ndim:
+        error = f"it is {found:.4g}, and should be {terms.total:.4g}"
+    if not np.isfinite(found).all():
+        bad = int(np.sum(~np.isfinite(found)))
+        return Diagnosis(False, what, error=f"{bad} of {found.size} entries are not finite")
+    explanations = explain.all_that_fit(terms, found)
+    coefficients = explain.coefficients(terms, found, explanations)
+    paths = [
+        _counted(t, c, meaning) for t, (c, meaning) in zip(terms.paths, coefficients, strict=True)
+    ]
+    residual = explanations[0].residual if explanations else off
+    if not explanations:
+        notes = (*notes, explain.unexplained(terms, found, residual))
+    return Diagnosis(False, what, tuple(paths), tuple(explanations), residual, error, notes)
+
+
+def _relative(off: Array, terms: Terms) -> Array:
+    excess = np.where(np.isfinite(off), np.abs(off), np.inf)
+    return np.where(excess <= terms.tolerance, 0, excess / (terms.tolerance + 1e-300))
+
+
+def _counted(term: Any, found: Array | None, meaning: str) -> PathCoefficient:
+    return PathCoefficient(written(term.path), term.label, found, meaning)
+
+
+def _notes(terms: Terms) -> Iterator[str]:
+    if np.all(np.abs(terms.total) <= terms.tolerance) and terms.total.size:
+        yield (
+            "The true gradient is nothing but rounding here, so this proves little: give another "
+            "grad_output."
+        )
+
+
+def recorded(fn: Callable[..., Any], inputs: Sequence[Any]) -> tuple[Tensor, list[Any]]:
+    """Return the output of ``fn``, everything on the way named, and what it was called with.
+
+    Floating inputs become leaves of their own, named as ``fn`` names its arguments.
+    """
+    leaves = [_leaf(a, name) for a, name in zip(inputs, _names(fn, len(inputs)), strict=True)]
+    if not any(isinstance(a, Tensor) for a in leaves):
+        raise OperandError(
+            f"nothing to differentiate by: the inputs are {', '.join(map(describe, inputs))}; "
+            "give floating arrays, or Tensors"
+        )
+    trace = traced(fn, *leaves)
+    if len(trace.outputs) != 1:
+        found = ", ".join(map(describe, trace.outputs))
+        raise ShapeError(f"{trace.name} returned {found}; a gradient is that of one output")
+    output = trace.outputs[0]
+    if output.requires_grad:
+        for t in engine.toposort(output):
+            if t.op is not None and t.name is None:
+                t.name = trace.notes.names.get(id(t))
+    return output, leaves
+
+
+def _leaf(value: Any, name: str) -> Any:
+    data = plain(value)
+    floats = getattr(getattr(data, "dtype", None), "kind", "") == "f"
+    return (
+        Tensor(data, requires_grad=True, name=getattr(value, "name", None) or name)
+        if floats
+        else data
+    )
+
+
+def _names(fn: Callable[..., Any], n: int) -> list[str]:
+    """Return the names of the first arguments of ``fn``."""
+    try:
+        parameters = inspect.signature(fn).parameters.values()
+    except (TypeError, ValueError):  # some functions written in C do not say
+        parameters = ()  # type: ignore[assignment]
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return (names + [f"input {i}" for i in range(len(names), n)])[:n]
+
+
+def _input(leaves: Sequence[Any], wrt: int | str) -> Tensor:
+    """Return the input that is meant."""
+    names = [getattr(a, "name", None) for a in leaves]
+    if isinstance(wrt, str):
+        if wrt not in names:
+            known = ", ".join(filter(None, names))
+            raise ShapeError(f"wrt={wrt!r}: the inputs that can be differentiated by are {known}")
+        wrt = names.index(wrt)
+    if not -len(leaves) <= wrt < len(leaves):
+        raise ShapeError(f"wrt={wrt}: there are {len(leaves)} inputs, counted from 0")
+    x = leaves[wrt]
+    if not isinstance(x, Tensor):
+        raise OperandError(f"wrt={wrt} is {describe(x)}, which nothing is differentiated by")
+    return x
+
+
+def _cotangent(output: Tensor, grad_output: Any) -> Any:
+    if grad_output is None:
+        if output.size != 1:
+            raise ShapeError(
+                f"the output, {describe(output)}, is not a single number: give the grad_output "
+                "that the gradient was computed with"
+            )
+        return np.ones(output.shape)
+    return grad_output
+
+
+def _misfit(x: Tensor, found: Array) -> Diagnosis | None:
+    """Refuse another shape or dtype, before broadcasting hides it."""
+    name = x.name
+    what = f"d {name}"
+    if found.shape != x.shape:
+        return Diagnosis(
+            False,
+            what,
+            explanations=(explain.of_shape(found.shape, x.shape),),
+            error=f"it has shape {found.shape}, and {name} has {tuple(x.shape)}",
+        )
+    if found.dtype != x.dtype:
+        return Diagnosis(
+            False,
+            what,
+            explanations=(explain.of_dtype(found.dtype, x.dtype),),
+            error=f"it is {found.dtype}, and {name} is {x.dtype}",
+        )
+    return None

@@ -1,0 +1,402 @@
+"""Explanations of a wrong gradient: which single faults, and which paths, account for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from .. import engine, kernels, ops
+from ..graph.paths import Link, title
+from ..kernels import Array
+from ..tensor import Tensor
+from .faults import faults, summed
+from .terms import Branch, Terms
+from .variants import STAGES, gradient, variants
+from .words import causes, counting, snap
+
+ROOM = 4  # times the tolerance that a fitting explanation may leave
+EDGES = 300  # on the way to the input, of which each is looked at
+FITTED = 1e-3  # a found number is no explanation if it is as near to 1 as the error is to nothing
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One way to come to the wrong gradient.
+
+    ``effect`` is what it does to the gradient, in short: ``var × 1/2``, ``operand: x in place of
+    centered``. ``text`` says it in a sentence, ``causes`` are what people do that has this effect.
+    ``coefficients`` are by path label, where it only multiplies; ``residual`` is what it leaves.
+    """
+
+    effect: str
+    text: str
+    causes: tuple[str, ...] = ()
+    coefficients: dict[str, Array] = field(default_factory=dict)
+    residual: Array | None = None
+    rank: int = 0
+    source: str = ""
+
+    def __str__(self) -> str:
+        if not self.causes:
+            return self.text
+        several = len(self.causes) > 1
+        said = f"{self.text} Usual cause{'s' * several}: {'; '.join(self.causes)}."
+        if several:
+            said += (
+                f" {self.source} alone cannot tell which of these it is: compare staged gradients."
+            )
+        return said
+
+
+def all_that_fit(terms: Terms, found: Array) -> list[Explanation]:
+    """Return every explanation that accounts for the whole error, the simplest first."""
+    off = found - terms.total
+    made = [*_of_branches(terms, off)]
+    made += _of_rules(terms, off)
+    if not any(e.rank <= 1 for e in made):
+        made += _of_paths(terms, off)
+    if not any(e.rank < UNKNOWN for e in made):
+        made += _of_variants(terms, found)
+    made.sort(key=lambda e: e.rank)
+    known = [e for e in made if e.rank < UNKNOWN]
+    found_, seen = list[Explanation](), set[str]()
+    for e in known or made:
+        if e.effect not in seen:
+            seen.add(e.effect)
+            found_.append(replace(e, source=f"d {terms.x.name}"))
+    return found_
+
+
+UNKNOWN = 5  # the rank of coefficients that nothing is known to stand for
+
+
+# One edge that counts differently ----------------------------------------------------------------
+
+
+def _of_branches(terms: Terms, off: Array) -> Iterator[Explanation]:
+    for branch in terms.branches if len(terms.links) <= EDGES else ():
+        for axes in channels(terms):
+            factor, loose = _fit(branch.value, off, axes, terms)
+            left = off - (factor - 1) * branch.value
+            if not _fits(left, terms, (np.abs(factor - 1) * np.abs(branch.value))):
+                continue
+            snapped = snap(factor, loose, counts(terms), values(terms, factor.shape))
+            if snapped is None and factor.size == off.size > 1:
+                continue  # each entry has a factor of its own: anything can be written like this
+            yield _factor(terms, branch, factor, snapped, left, len(axes))
+            break
+
+
+def _factor(
+    terms: Terms, branch: Branch, factor: Array, snapped: str | None, left: Array, axes: int
+) -> Explanation:
+    text = snapped or _number(factor)
+    labels = _labels(terms, branch)
+    where = " and ".join(f"{label} × {text}" for label in labels)
+    said = dict.fromkeys(c for link in branch.links for c in causes(link, text))
+    rank = UNKNOWN if snapped is None else min(axes, 1)
+    coefficients = {t.label: np.array(1.0) for t in terms.paths}
+    if labels == ["everything"]:
+        coefficients = dict.fromkeys(coefficients, factor)
+    coefficients |= {label: factor for label in labels if label in coefficients}
+    return Explanation(where, _sentence(labels, text), tuple(said), coefficients, left, rank)
+
+
+def _labels(terms: Terms, branch: Branch) -> list[str]:
+    """Name the paths that a branch is part of: all of them are ``everything``."""
+    if not terms.paths:
+        link = branch.links[0]
+        whole = np.abs(branch.value - terms.total) <= terms.tolerance
+        return ["everything"] if whole.all() else [f"{title(link.consumer)} → {title(link.input)}"]
+    links = set(branch.links)
+    labels = [t.label for t in terms.paths if links & set(t.path)]
+    return ["everything"] if len(labels) == len(terms.paths) else list(dict.fromkeys(labels))
+
+
+def _sentence(labels: Sequence[str], factor: str) -> str:
+    how = counting(factor)
+    if list(labels) == ["everything"]:
+        return f"Everything {how}." if factor != "0" else "Everything is missing: it is all zeros."
+    names = ["the direct path" if n == "direct" else f"the path through {n}" for n in labels]
+    text = " and ".join(names)
+    if len(names) > 1:  # of which the verbs are in the singular
+        how = {"is": "are", "has": "have", "counts": "count"}[how.split()[0]] + how[
+            len(how.split()[0]) :
+        ]
+    return f"{text[0].upper()}{text[1:]} {how}."
+
+
+# A rule that is another one ----------------------------------------------------------------------
+
+
+def _of_rules(terms: Terms, off: Array) -> Iterator[Explanation]:
+    links = terms.links if len(terms.links) <= EDGES else []
+    stages = [t for t in engine.toposort(terms.output) if t.name][:STAGES]
+    for link in links:
+        call, right = link.consumer, terms.flows[link]
+        g = _cotangent(terms, call)
+        for fault in faults(link):
+            if fault.operand is None or call.op is None:
+                continue
+            with np.errstate(all="ignore"):
+                flow = np.asarray(fault.rule(g, call.data, *call.values, **call.params))
+            if not np.isfinite(flow).all():
+                continue
+            flow = np.asarray(kernels.sum_to(flow, shape=right.shape))
+            for change in (terms.pull(link, flow - right), terms.pull_by_paths(link, flow - right)):
+                if change.any() and _fits(off - change, terms, np.abs(change)):
+                    break
+            else:
+                continue
+            used, meant = fault.operand
+            effect = f"operand: {used} in place of {meant}"
+            text = f"{title(call)} → {title(link.input)} is computed with {fault.text}."
+            if used == "1":
+                effect = f"{title(link.input)} × 1/{meant}"
+                text = f"In d {title(link.input)}, {fault.text}."
+            yield Explanation(effect, text, (), {}, off - change, 2)
+        if summed(link) > 1:
+            yield from _not_summed(terms, link, g, off)
+
+
+def _not_summed(terms: Terms, link: Link, g: Array, off: Array) -> Iterator[Explanation]:
+    """Explain it by a sum over what was broadcast that was not taken: broadcasting hides it.
+
+    What should have been summed goes on row by row, each row for itself.
+    """
+    call, x = link.consumer, link.input
+    assert call.op is not None
+    rule = call.op.vjps[link.position]
+    assert rule is not None
+    terms_of_sum = np.asarray(rule(g, call.data, *call.values, **call.params))
+    if terms_of_sum.shape != terms.x.shape or x is terms.x:
+        return
+    each = terms.pull(link, np.ones(x.shape))
+    change = each * terms_of_sum - terms.pull(link, terms.flows[link])
+    if _fits(off - change, terms, np.abs(change)) and change.any():
+        text = f"d {title(x)} is not summed over what {title(x)} was broadcast to."
+        yield Explanation(f"sum lost: {title(x)}", text, (), {}, off - change, 2)
+
+
+def _cotangent(terms: Terms, call: Tensor) -> Array:
+    """Return the cotangent of a result: all that flows to it."""
+    if call is terms.output:
+        return terms.seed
+    flows = [flow for link, flow in terms.flows.items() if link.input is call]
+    return np.asarray(sum(flows[1:], flows[0]))
+
+
+def _of_variants(terms: Terms, found: Array) -> Iterator[Explanation]:
+    """Explain it as the right gradient of a function that differs in one stage, or transposed."""
+    square = found.ndim == 2 and found.T.shape == found.shape
+    if square and _fits(found.T - terms.total, terms, np.abs(found)):
+        name = f"d {terms.x.name}"
+        text = f"{name} is transposed; the shape does not tell, since it is square."
+        yield Explanation(f"operand: {name}.T in place of {name}", text, (), {}, found * 0, 2)
+    for variant in variants(terms.output) if len(terms.links) <= EDGES else ():
+        other = gradient(terms.output, terms.x, terms.seed, variant)
+        if np.isfinite(other).all() and _fits(found - other, terms, np.abs(other)):
+            yield Explanation(variant.effect, variant.text, (), {}, found - other, 4)
+
+
+# Paths that count differently --------------------------------------------------------------------
+
+
+def _of_paths(terms: Terms, off: Array) -> Iterator[Explanation]:
+    """Write the gradient as a combination of the paths' contributions."""
+    for axes in channels(terms) if len(terms.paths) > 1 else ():
+        solved = _solve(terms, off, axes)
+        if solved is None:
+            continue
+        factors, looses = solved
+        left = off - sum((f - 1) * t.value for f, t in zip(factors, terms.paths, strict=True))
+        size = sum(
+            np.abs(f - 1) * np.abs(t.value) for f, t in zip(factors, terms.paths, strict=True)
+        )
+        if not _fits(left, terms, size):
+            continue
+        known = [
+            "1"
+            if (np.abs(f - 1) <= loose).all()
+            else snap(f, loose, counts(terms), values(terms, f.shape))
+            for f, loose in zip(factors, looses, strict=True)
+        ]
+        texts = [k or _number(f) for k, f in zip(known, factors, strict=True)]
+        labels = [t.label for t in terms.paths]
+        wrong = [(label, text) for label, text in zip(labels, texts, strict=True) if text != "1"]
+        effect = " and ".join(f"{label} × {text}" for label, text in wrong)
+        text = " ".join(_sentence([label], text) for label, text in wrong)
+        rank = UNKNOWN + 1 if None in known else 3
+        causes_ = ["they were taken for constants"] if {t for _, t in wrong} == {"0"} else []
+        yield Explanation(
+            effect, text, tuple(causes_), dict(zip(labels, factors, strict=True)), left, rank
+        )
+        return
+
+
+def _solve(
+    terms: Terms, off: Array, axes: tuple[int, ...]
+) -> tuple[list[Array], list[Array]] | None:
+    """Find how often each path counts, by least squares; None where that cannot be told."""
+    columns = [_by_channel(t.value, axes) for t in terms.paths]
+    matrix = np.stack(columns, -1)  # channels, entries, paths
+    scale = np.linalg.norm(matrix, axis=1, keepdims=True)
+    if not scale.all() or matrix.shape[1] <= matrix.shape[2]:  # or anything would fit
+        return None
+    inverse = np.linalg.pinv(matrix / scale, rcond=1e-9)
+    if (np.linalg.matrix_rank(matrix / scale, tol=1e-9) < matrix.shape[2]).any():
+        return None
+    ratio = inverse / np.swapaxes(scale, 1, 2)
+    solution = (ratio @ _by_channel(off, axes)[..., None])[..., 0]
+    loose = np.abs(ratio) @ _by_channel(terms.tolerance, axes)[..., None]
+    kept = tuple(n if a in axes else 1 for a, n in enumerate(off.shape))
+    factors = [1 + solution[:, k].reshape(kept) for k in range(len(columns))]
+    return factors, [ROOM * loose[:, k, 0].reshape(kept) for k in range(len(columns))]
+
+
+def _by_channel(value: Array, axes: tuple[int, ...]) -> Array:
+    """Arrange an array as channels × entries."""
+    rest = [a for a in range(value.ndim) if a not in axes]
+    channel = int(np.prod([value.shape[a] for a in axes]))
+    return np.transpose(value, (*axes, *rest)).reshape(channel, -1)
+
+
+def coefficients(
+    terms: Terms, found: Array, explanations: Sequence[Explanation]
+) -> list[tuple[Array | None, str]]:
+    """Say how each path counts, by the first explanation, or else as far as it can be told."""
+    if explanations and explanations[0].coefficients:
+        best = explanations[0].coefficients
+    else:
+        solved = _solve(terms, found - terms.total, ())
+        best = dict(zip((t.label for t in terms.paths), solved[0], strict=True)) if solved else {}
+    answers: list[tuple[Array | None, str]] = []
+    for term in terms.paths:
+        factor = best.get(term.label)
+        if factor is None:
+            answers.append((None, "cannot be told"))
+            continue
+        loose = 1e-6 if not explanations else 1e-9
+        one = bool((np.abs(factor - 1) <= loose).all())
+        known = (
+            "1"
+            if one
+            else snap(factor, 1e-4 * np.abs(factor), counts(terms), values(terms, factor.shape))
+        )
+        answers.append((factor, known or _number(factor)))
+    return answers
+
+
+# Fitting -----------------------------------------------------------------------------------------
+
+
+def _fit(value: Array, off: Array, axes: tuple[int, ...], terms: Terms) -> tuple[Array, Array]:
+    """Find how often ``value`` counts, in each channel, and by how much that may be off."""
+    rest = tuple(a for a in range(off.ndim) if a not in axes)
+    square = np.sum(value * value, axis=rest, keepdims=True)
+    safe = np.where(square == 0, 1, square)
+    factor = 1 + np.sum(off * value, axis=rest, keepdims=True) / safe
+    loose = np.sum(np.abs(value) * _allowed(terms, np.abs(value)), axis=rest, keepdims=True) / safe
+    return factor, loose
+
+
+def _allowed(terms: Terms, change: Array) -> Array:
+    """Return what may be left: rounding of the gradient, and of so much that was changed."""
+    size = terms.size + np.abs(terms.total)
+    relative = np.max(terms.tolerance, initial=0) / max(np.max(size, initial=0), 1e-300)
+    return np.asarray(ROOM * (terms.tolerance + relative * (change + np.max(change, initial=0))))
+
+
+def _fits(left: Array, terms: Terms, change: Array) -> bool:
+    return bool((np.abs(left) <= _allowed(terms, change)).all())
+
+
+def channels(terms: Terms) -> list[tuple[int, ...]]:
+    """Return the axes along which a coefficient may vary: none first, then those of statistics."""
+    x, found = terms.x, dict[tuple[int, ...], None]({(): None})
+    for link in terms.links:
+        for t in (link.consumer, link.input, *link.consumer.inputs):
+            shape = getattr(t, "shape", ())
+            if not shape or len(shape) > x.ndim or shape == x.shape:
+                continue
+            full = (1,) * (x.ndim - len(shape)) + tuple(shape)
+            if all(n in (1, m) for n, m in zip(full, x.shape, strict=True)):
+                axes = tuple(a for a, n in enumerate(full) if n > 1)
+                found |= {axes: None} if axes and len(axes) < x.ndim else {}
+    if x.ndim == 1:
+        found |= {(0,): None}
+    return list(found)
+
+
+def counts(terms: Terms) -> list[int]:
+    """Return what m may be: of how many values averages and sums on the way are taken."""
+    found: dict[int, None] = {}
+    for link in terms.links:
+        call, x = link.consumer, link.input
+        sizes = [summed(link)]
+        if call.op in (ops.mean, ops.sum):
+            sizes.append(x.size // max(call.size, 1))
+        found |= dict.fromkeys(n for n in sizes if n > 1)
+    return list(found)
+
+
+def values(terms: Terms, shape: tuple[int, ...]) -> dict[str, Array]:
+    """Return the named values that a coefficient of this shape may contain."""
+    found: dict[str, Array] = {}
+    order = engine.toposort(terms.output)
+    for t in sorted(order[::-1], key=lambda t: t.op is not None):  # inputs first
+        if t.name and t is not terms.x and t.ndim <= len(shape):
+            full = (1,) * (len(shape) - t.ndim) + t.shape
+            if full == shape or t.size == 1:
+                found.setdefault(t.name, t.data.reshape(full))
+    return found
+
+
+def _number(factor: Array) -> str:
+    flat = np.asarray(factor).ravel()
+    if flat.size == 1 or np.ptp(flat) <= 1e-3 * np.abs(flat).max():
+        return f"{flat[0]:.4g}"
+    return f"[{', '.join(f'{f:.3g}' for f in flat[:3])}{', …' * (flat.size > 3)}]"
+
+
+# What has nothing to do with terms ---------------------------------------------------------------
+
+
+def of_shape(found: tuple[int, ...], wanted: tuple[int, ...]) -> Explanation:
+    """Explain another shape."""
+    text = "A gradient has the shape of its array; broadcasting hides where it does not."
+    squeezed = tuple(n for n in found if n != 1) == tuple(n for n in wanted if n != 1)
+    cause = "a kept axis of length 1, or a lost one (keepdims)" if squeezed else ""
+    if not squeezed and len(found) > len(wanted):
+        cause = "the sum over what was broadcast left out"
+    if not squeezed and found == wanted[::-1]:
+        cause = "transposed"
+    return Explanation("shape", text, (cause,) * bool(cause))
+
+
+def of_dtype(found: Any, wanted: Any) -> Explanation:
+    """Explain another dtype."""
+    cause = (
+        f"a {found} number or array that {wanted} was promoted to"
+        if found.itemsize > wanted.itemsize
+        else ""
+    )
+    return Explanation("dtype", "A gradient has the dtype of its array.", (cause,) * bool(cause))
+
+
+def unexplained(terms: Terms, found: Array, residual: Array) -> str:
+    """Say where what nothing explains lies."""
+    wrong = np.abs(residual) > terms.tolerance
+    share = f"{int(wrong.sum())} of {wrong.size} entries are wrong"
+    if residual.ndim > 1:
+        lines = [np.unique(np.nonzero(wrong)[a]) for a in range(residual.ndim)]
+        few = [
+            f"along axis {a} only at {', '.join(map(str, at[:4]))}"
+            for a, at in enumerate(lines)
+            if len(at) <= min(4, residual.shape[a] // 2)
+        ]
+        share += f" ({'; '.join(few)})" * bool(few)
+    return f"No single fault, and no combination of paths, explains it: {share}."

@@ -1,0 +1,90 @@
+"""Right gradients of another function: the same computation with one stage made differently."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import engine, ops
+from ..context import recording, stop_gradient
+from ..graph.paths import title
+from ..kernels import Array
+from ..tensor import Tensor
+
+SMALL = 1e-2  # up to here, a number that is added under a root is taken for an eps
+STAGES = 12  # that are tried in one another's place
+
+
+class Variant(NamedTuple):
+    """Another way to make the stage ``at`` from the arguments of its call, and what it is called."""
+
+    at: Tensor
+    effect: str
+    text: str
+    make: Callable[..., Any]
+
+
+def variants(output: Tensor) -> Iterator[Variant]:
+    """Yield what else may have been differentiated: eps elsewhere, one stage taken for another."""
+    order = engine.toposort(output)[::-1]
+    for t in order:
+        yield from _of_root(t)
+    stages = [t for t in order if t.name and t is not output and t.op is not None]
+    for taken in stages[:STAGES]:
+        for used in [t for t in order if t.name and t is not output][: 2 * STAGES]:
+            if used is not taken and used.shape == taken.shape:
+                names = title(used), title(taken)
+                yield Variant(
+                    taken,
+                    f"operand: {names[0]} in place of {names[1]}",
+                    f"{names[0]} was taken for {names[1]}, also by what is computed from it.",
+                    _constantly(used, taken),
+                )
+
+
+def _constantly(used: Tensor, taken: Tensor) -> Callable[..., Any]:
+    """Have the value of ``used``, and the derivative of ``taken``."""
+
+    def make(*args: Any, **params: Any) -> Any:
+        assert taken.op is not None
+        right = taken.op(*args, **params)
+        return right + stop_gradient(used.data - right)
+
+    return make
+
+
+def _of_root(t: Tensor) -> Iterator[Variant]:
+    """Yield what is done to ``sqrt(var + eps)``."""
+    inner = t.inputs[0] if t.op is ops.sqrt else None
+    if not isinstance(inner, Tensor) or inner.op is not ops.add:
+        return
+    var, eps = inner.inputs
+    if not isinstance(var, Tensor) or not isinstance(eps, int | float):
+        return
+    right, name = f"sqrt({title(var)} + eps)", title(var)
+    wrong: dict[str, Callable[..., Any]] = {
+        f"sqrt({name})": lambda _: np.sqrt(var),
+        f"sqrt({name}) + eps": lambda _: np.sqrt(var) + eps,
+        f"({name} + eps)**2": lambda v: v**2,
+        f"{name} + eps": lambda v: v,
+    }
+    for text, make in wrong.items():
+        said = f"{text} has been differentiated in place of {right}."
+        yield Variant(t, f"eps: {text} in place of {right}", said, make)
+
+
+def gradient(output: Tensor, x: Tensor, seed: Array, variant: Variant) -> Array:
+    """Compute everything from the variant's stage on anew, and return the gradient of ``x``."""
+    made: dict[Tensor, Any] = {}
+    with recording(True), np.errstate(all="ignore"):
+        for t in engine.toposort(output)[::-1]:
+            if t is not variant.at and not any(
+                isinstance(a, Tensor) and a in made for a in t.inputs
+            ):
+                continue
+            args = [made.get(a, a) if isinstance(a, Tensor) else a for a in t.inputs]
+            made[t] = (variant.make if t is variant.at else t.op)(*args, **t.params)
+        found: Array = engine.grad(made[output], x, seed).data
+    return found
