@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,7 @@ class Diagnosis:
             lines += [f"As well possible: {other}" for other in others[:3]]
             if len(others) > 3:
                 lines.append(f"{len(others) - 3} more explanations fit.")
-        return "\n".join([*lines, *self.notes])
+        return "\n".join(fill(line, 96) for line in [*lines, *self.notes])
 
 
 def diagnose(
@@ -87,7 +88,7 @@ def diagnose(
     ``fn`` is composed of what microbn records, and returns one Tensor; ``gradient`` is the
     hand-written one with respect to one input, ``wrt``, its position or its name. ``grad_output``
     is the cotangent that it starts from, which only a single number can do without. Take a random
-    one: ones hide most faults (/docs). Raises an OperandError (a TypeError) for what cannot be
+    one: ones hide most faults. Raises an OperandError (a TypeError) for what cannot be
     differentiated, a ShapeError (a ValueError) for a ``grad_output`` of the wrong shape.
 
     >>> import numpy as np, microbn as mb
@@ -98,10 +99,9 @@ def diagnose(
     >>> print(diagnose(mb.batch_norm, [x], dx, grad_output=dy))
     d x is right.
     >>> print(diagnose(mb.batch_norm, [x], dx + cache.inv_std * dy.mean(0), grad_output=dy))
-    d x is wrong: at [7, 1] it is -1.087, and should be -0.8604.
-    The path through mean is missing. Usual causes: centered taken for independent of mean; mean
-    taken for independent of x. d x alone cannot tell which of these it is: compare staged
-    gradients.
+    d x is wrong: at [6, 2] it is 0.4535, and should be -0.4483.
+    The path through mean is missing. Usual causes: mean taken for a constant; = in place of +=
+    where gradients meet, at x. d x alone cannot tell which: give the staged gradients to compare.
     """
     output, leaves = recorded(fn, inputs)
     x = _input(leaves, wrt)
@@ -134,7 +134,13 @@ def judged(terms: Terms, found: Array, what: str) -> Diagnosis:
     ]
     residual = explanations[0].residual if explanations else off
     if not explanations:
-        notes = (*notes, explain.unexplained(terms, found, residual))
+        notes = (*notes, explain.unexplained(terms, residual))
+    elif len(terms.paths) > 1 and explain.solve(terms, off, ()) is None:
+        notes = (
+            *notes,
+            "At this size the paths' contributions depend on one another, so that "
+            "they cannot all be told apart: give a larger batch.",
+        )
     return Diagnosis(False, what, tuple(paths), tuple(explanations), residual, error, notes)
 
 

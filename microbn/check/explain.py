@@ -13,7 +13,7 @@ from ..graph.paths import Link, title
 from ..kernels import Array
 from ..tensor import Tensor
 from .faults import faults, summed
-from .terms import Branch, Terms
+from .terms import SUMS, Branch, Terms
 from .variants import STAGES, gradient, variants
 from .words import causes, counting, snap
 
@@ -45,9 +45,7 @@ class Explanation:
         several = len(self.causes) > 1
         said = f"{self.text} Usual cause{'s' * several}: {'; '.join(self.causes)}."
         if several:
-            said += (
-                f" {self.source} alone cannot tell which of these it is: compare staged gradients."
-            )
+            said += f" {self.source} alone cannot tell which: give the staged gradients to compare."
         return said
 
 
@@ -56,20 +54,23 @@ def all_that_fit(terms: Terms, found: Array) -> list[Explanation]:
     off = found - terms.total
     made = [*_of_branches(terms, off)]
     made += _of_rules(terms, off)
-    if not any(e.rank <= 1 for e in made):
+    if not any(e.rank <= OPERAND for e in made):
         made += _of_paths(terms, off)
     if not any(e.rank < UNKNOWN for e in made):
         made += _of_variants(terms, found)
     made.sort(key=lambda e: e.rank)
-    known = [e for e in made if e.rank < UNKNOWN]
     found_, seen = list[Explanation](), set[str]()
-    for e in known or made:
-        if e.effect not in seen:
+    for e in [e for e in made if e.rank < UNKNOWN] or made:
+        if found_ and e.rank == OPERAND and found_[0].rank < OPERAND:  # a way to come to that
+            more = tuple(c for c in e.causes if not c.startswith(found_[0].causes or " "))
+            found_[0] = replace(found_[0], causes=(*found_[0].causes, *more))
+        elif e.effect not in seen:
             seen.add(e.effect)
             found_.append(replace(e, source=f"d {terms.x.name}"))
     return found_
 
 
+OPERAND = 2  # the rank of rules with a wrong operand
 UNKNOWN = 5  # the rank of coefficients that nothing is known to stand for
 
 
@@ -97,12 +98,27 @@ def _factor(
     labels = _labels(terms, branch)
     where = " and ".join(f"{label} × {text}" for label in labels)
     said = dict.fromkeys(c for link in branch.links for c in causes(link, text))
+    if text == "0":
+        said = dict.fromkeys(_of_missing(terms, branch))
+    elif text == "2" and not said and labels != ["everything"]:
+        said = {"added twice": None}
     rank = UNKNOWN if snapped is None else min(axes, 1)
-    coefficients = {t.label: np.array(1.0) for t in terms.paths}
-    if labels == ["everything"]:
-        coefficients = dict.fromkeys(coefficients, factor)
-    coefficients |= {label: factor for label in labels if label in coefficients}
+    whole = labels == ["everything"]
+    coefficients = {
+        t.label: factor if whole or t.label in labels else np.array(1.0) for t in terms.paths
+    }
     return Explanation(where, _sentence(labels, text), tuple(said), coefficients, left, rank)
+
+
+def _of_missing(terms: Terms, branch: Branch) -> Iterator[str]:
+    """Say why nothing comes along a branch: a constant on it, or a sum that was overwritten."""
+    inside = [link.input for link in branch.links[:-1]]
+    statistics = [t for t in inside if t.name and t.op in SUMS]
+    if inside:
+        yield f"{title((statistics or inside)[0])} taken for a constant"
+    end = branch.links[-1].input
+    if sum(link.input is end for link in terms.flows) > 1:
+        yield f"= in place of += where gradients meet, at {title(end)}"
 
 
 def _labels(terms: Terms, branch: Branch) -> list[str]:
@@ -117,16 +133,11 @@ def _labels(terms: Terms, branch: Branch) -> list[str]:
 
 
 def _sentence(labels: Sequence[str], factor: str) -> str:
-    how = counting(factor)
     if list(labels) == ["everything"]:
-        return f"Everything {how}." if factor != "0" else "Everything is missing: it is all zeros."
+        return f"The whole gradient {counting(factor, whole=True)}."
     names = ["the direct path" if n == "direct" else f"the path through {n}" for n in labels]
     text = " and ".join(names)
-    if len(names) > 1:  # of which the verbs are in the singular
-        how = {"is": "are", "has": "have", "counts": "count"}[how.split()[0]] + how[
-            len(how.split()[0]) :
-        ]
-    return f"{text[0].upper()}{text[1:]} {how}."
+    return f"{text[0].upper()}{text[1:]} {counting(factor, several=len(names) > 1)}."
 
 
 # A rule that is another one ----------------------------------------------------------------------
@@ -138,7 +149,7 @@ def _of_rules(terms: Terms, off: Array) -> Iterator[Explanation]:
     for link in links:
         call, right = link.consumer, terms.flows[link]
         g = _cotangent(terms, call)
-        for fault in faults(link):
+        for fault in faults(link, among=stages):
             if fault.operand is None or call.op is None:
                 continue
             with np.errstate(all="ignore"):
@@ -153,11 +164,11 @@ def _of_rules(terms: Terms, off: Array) -> Iterator[Explanation]:
                 continue
             used, meant = fault.operand
             effect = f"operand: {used} in place of {meant}"
-            text = f"{title(call)} → {title(link.input)} is computed with {fault.text}."
             if used == "1":
                 effect = f"{title(link.input)} × 1/{meant}"
-                text = f"In d {title(link.input)}, {fault.text}."
-            yield Explanation(effect, text, (), {}, off - change, 2)
+            cause = f"{fault.text} on the way from {title(call)} to {title(link.input)}"
+            said = f"d {title(link.input)} is computed with a wrong operand."
+            yield Explanation(effect, said, (cause,), {}, off - change, OPERAND)
         if summed(link) > 1:
             yield from _not_summed(terms, link, g, off)
 
@@ -178,7 +189,7 @@ def _not_summed(terms: Terms, link: Link, g: Array, off: Array) -> Iterator[Expl
     change = each * terms_of_sum - terms.pull(link, terms.flows[link])
     if _fits(off - change, terms, np.abs(change)) and change.any():
         text = f"d {title(x)} is not summed over what {title(x)} was broadcast to."
-        yield Explanation(f"sum lost: {title(x)}", text, (), {}, off - change, 2)
+        yield Explanation(f"sum lost: {title(x)}", text, (), {}, off - change, OPERAND)
 
 
 def _cotangent(terms: Terms, call: Tensor) -> Array:
@@ -208,7 +219,7 @@ def _of_variants(terms: Terms, found: Array) -> Iterator[Explanation]:
 def _of_paths(terms: Terms, off: Array) -> Iterator[Explanation]:
     """Write the gradient as a combination of the paths' contributions."""
     for axes in channels(terms) if len(terms.paths) > 1 else ():
-        solved = _solve(terms, off, axes)
+        solved = solve(terms, off, axes)
         if solved is None:
             continue
         factors, looses = solved
@@ -230,14 +241,15 @@ def _of_paths(terms: Terms, off: Array) -> Iterator[Explanation]:
         effect = " and ".join(f"{label} × {text}" for label, text in wrong)
         text = " ".join(_sentence([label], text) for label, text in wrong)
         rank = UNKNOWN + 1 if None in known else 3
-        causes_ = ["they were taken for constants"] if {t for _, t in wrong} == {"0"} else []
+        gone = [label for label, text in wrong if text == "0" and label != "direct"]
+        causes_ = [f"{' and '.join(gone)} taken for constants"] if len(gone) > 1 else []
         yield Explanation(
             effect, text, tuple(causes_), dict(zip(labels, factors, strict=True)), left, rank
         )
         return
 
 
-def _solve(
+def solve(
     terms: Terms, off: Array, axes: tuple[int, ...]
 ) -> tuple[list[Array], list[Array]] | None:
     """Find how often each path counts, by least squares; None where that cannot be told."""
@@ -271,7 +283,7 @@ def coefficients(
     if explanations and explanations[0].coefficients:
         best = explanations[0].coefficients
     else:
-        solved = _solve(terms, found - terms.total, ())
+        solved = solve(terms, found - terms.total, ())
         best = dict(zip((t.label for t in terms.paths), solved[0], strict=True)) if solved else {}
     answers: list[tuple[Array | None, str]] = []
     for term in terms.paths:
@@ -347,7 +359,8 @@ def values(terms: Terms, shape: tuple[int, ...]) -> dict[str, Array]:
     """Return the named values that a coefficient of this shape may contain."""
     found: dict[str, Array] = {}
     order = engine.toposort(terms.output)
-    for t in sorted(order[::-1], key=lambda t: t.op is not None):  # inputs first
+    order.sort(key=lambda t: (t.op is not None, t.time))  # inputs first
+    for t in order:
         if t.name and t is not terms.x and t.ndim <= len(shape):
             full = (1,) * (len(shape) - t.ndim) + t.shape
             if full == shape or t.size == 1:
@@ -387,7 +400,7 @@ def of_dtype(found: Any, wanted: Any) -> Explanation:
     return Explanation("dtype", "A gradient has the dtype of its array.", (cause,) * bool(cause))
 
 
-def unexplained(terms: Terms, found: Array, residual: Array) -> str:
+def unexplained(terms: Terms, residual: Array) -> str:
     """Say where what nothing explains lies."""
     wrong = np.abs(residual) > terms.tolerance
     share = f"{int(wrong.sum())} of {wrong.size} entries are wrong"

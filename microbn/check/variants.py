@@ -18,7 +18,7 @@ STAGES = 12  # that are tried in one another's place
 
 
 class Variant(NamedTuple):
-    """Another way to make the stage ``at`` from the arguments of its call, and what it is called."""
+    """Another way to make the stage ``at`` from the arguments of its call."""
 
     at: Tensor
     effect: str

@@ -1,4 +1,4 @@
-"""Numbers and faults in words: what a coefficient is likely to stand for, and how it comes about."""
+"""Numbers in words: what a coefficient is likely to stand for, and what people do to get it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import ops
 from ..graph.paths import Link, title
-from ..kernels import Array, count
+from ..kernels import Array
 from ..tensor import Tensor
 from .faults import summed
 
@@ -30,8 +30,9 @@ def snap(
     >>> snap(np.array(8 / 7), 1e-9, [8], {}), snap(np.array(0.7), 1e-9, [8], {})
     ('m/(m-1)', None)
     """
-    for text, value in _vocabulary(counts, known):
-        if np.shape(value) and not np.broadcast_shapes(np.shape(value), found.shape) == found.shape:
+    for text, number in _vocabulary(counts, known):
+        value = np.asarray(number)
+        if value.ndim and np.broadcast_shapes(value.shape, found.shape) != found.shape:
             continue
         if (np.abs(found - value) <= off + NEAR * np.abs(value)).all():
             return text
@@ -51,37 +52,42 @@ def _vocabulary(
             yield from {f"{name}**2": value**2, f"1/{name}**2": value**-2.0}.items()
 
 
+# How a path counts, how several do, and how the whole gradient compares.
 COUNTS_AS = {
-    "0": "is missing",
-    "-1": "has the wrong sign",
-    "1/2": "counts half",
-    "2": "counts twice",
+    "0": ("is missing", "are missing", "is missing: it is all zeros"),
+    "-1": ("has the wrong sign", "have the wrong sign", "has the wrong sign"),
+    "1/2": ("counts half", "count half", "is half of what it should be"),
+    "2": ("counts twice", "count twice", "is twice what it should be"),
 }
 
 
-def counting(factor: str) -> str:
+def counting(factor: str, *, several: bool = False, whole: bool = False) -> str:
     """Say how a path counts: ``counts half``, ``counts m/(m-1) times``."""
-    return COUNTS_AS.get(factor, f"counts {factor} times")
+    if factor in COUNTS_AS:
+        return COUNTS_AS[factor][2 if whole else several]
+    return (
+        f"is {factor} times what it should be"
+        if whole
+        else f"count{'s' * (not several)} {factor} times"
+    )
 
 
 def causes(link: Link, factor: str) -> Iterator[str]:
     """Say what people do that makes an edge count so many times, if there is something usual."""
     call, x = link.consumer, link.input
     exponent = call.inputs[1] if call.op is ops.pow and len(call.inputs) == 2 else None
-    if factor == "0":
-        yield f"{title(call)} taken for independent of {title(x)}"
     if call.op is ops.pow and exponent == 2 and factor in ("1/2", "2"):
         yield f"the 2 of d({title(x)}**2) {'lost' if factor == '1/2' else 'taken twice'}"
     if call.op is ops.sqrt and factor in ("2", "1/2"):
         yield f"the 1/2 of d sqrt({title(x)}) {'lost' if factor == '2' else 'taken twice'}"
     if factor == "-1" and _is_minus(link, exponent):
         yield f"the minus of d({_formula(link)}) lost"
-    if call.op is ops.mean and (m := count(x.data, call.params["axis"])) > 1:
-        del m
+    if call.op is ops.mean:
         yield from _of_mean(title(call), factor)
     if summed(link) > 1 and factor in ("1/m", "m"):
-        wrong = "averaged over the batch" if factor == "1/m" else "summed up m times too often"
-        yield f"d {title(x)} {wrong} in place of summed"
+        yield f"d {title(x)} " + (
+            "averaged, not summed" if factor == "1/m" else "summed up m times"
+        )
     for i, other in enumerate(call.inputs):
         if isinstance(other, Tensor) and i != link.position and call.op in (ops.mul, ops.div):
             name = title(other)
