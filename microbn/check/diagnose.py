@@ -106,8 +106,8 @@ def diagnose(
     output, leaves = recorded(fn, inputs)
     x = _input(leaves, wrt)
     found = np.asarray(plain(gradient))
-    if (complaint := _misfit(x, found)) is not None:
-        return complaint
+    if (misfit := complaint(x, found)) is not None:
+        return misfit
     reference = Reference(output, _cotangent(output, grad_output))
     return judged(Terms(reference, x), found.astype(np.float64), f"d {x.name}")
 
@@ -231,8 +231,8 @@ def _cotangent(output: Tensor, grad_output: Any) -> Any:
     return grad_output
 
 
-def _misfit(x: Tensor, found: Array) -> Diagnosis | None:
-    """Refuse another shape or dtype, before broadcasting hides it."""
+def complaint(x: Tensor, found: Array) -> Diagnosis | None:
+    """Complain of another shape or dtype, before broadcasting hides it."""
     name = x.name
     what = f"d {name}"
     if found.shape != x.shape:

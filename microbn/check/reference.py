@@ -56,59 +56,82 @@ class Reference:
         self.seed = like(self.output, plain(grad_output), True, "gradient")
         self._given = {self.wide[t]: np.asarray(g, np.float64) for t, g in (given or {}).items()}
         self._order = engine.toposort(self.output)[::-1]
-        self._eps = {new: float(np.finfo(old.dtype).eps) for new, old in twins.items()}
-        exact = self._run(None)
-        moved = {t: np.zeros(t.shape) for t in exact}
-        for run in range(RUNS):
-            for t, g in self._run(np.random.default_rng(run)).items():
-                np.maximum(moved[t], np.abs(g - exact[t]), out=moved[t])
+        self._dtypes = {new: old.dtype for new, old in twins.items()}
+        self._eps = {t: float(np.finfo(dtype).eps) for t, dtype in self._dtypes.items()}
+        (exact,) = self._pull_back([{t: t.data for t in self._order}], None)
+        rng = np.random.default_rng(0)
+        runs = self._pull_back([self._compute(rng) for _ in range(RUNS)], rng)
         self.gradients = {twins[t]: np.asarray(g) for t, g in exact.items()}
         self.tolerances = {
-            twins[t]: ROOM * moved[t] + 2 * self._eps[t] * np.abs(g) for t, g in exact.items()
+            twins[t]: self._tolerance(t, [np.abs(run[t] - g) for run in runs], g)
+            for t, g in exact.items()
         }
 
-    def _run(self, rng: np.random.Generator | None) -> dict[Tensor, Array]:
-        """Compute forward and backward; with ``rng``, each result moved as rounding might."""
+    def _tolerance(self, t: Tensor, moved: Sequence[Array], g: Array) -> Array:
+        # What is smaller than any number of the dtype may have become 0 on the way.
+        tiny = float(np.finfo(self._dtypes[t]).tiny)
+        return np.asarray(ROOM * np.max(moved, axis=0) + 2 * self._eps[t] * np.abs(g) + tiny)
+
+    def _compute(self, rng: np.random.Generator) -> dict[Tensor, Array]:
+        """Compute forward, each result moved as rounding might."""
         values: dict[Tensor, Array] = {}
         for t in self._order:
-            if t.op is None or rng is None:
+            if t.op is None:
                 values[t] = t.data
                 continue
             args = _arguments(t, values)
             out = t.op.kernel(*args, **t.params)
             values[t] = _moved(out, self._eps[t] * _rounding_of_call(t, args, out), rng)
-        found: dict[Tensor, Array] = {}
-        arrived = {self.output: self.seed}
+        return values
+
+    def _pull_back(
+        self, runs: Sequence[dict[Tensor, Array]], rng: np.random.Generator | None
+    ) -> list[dict[Tensor, Array]]:
+        """Compute backward through the values of each run; with ``rng``, as rounding might have it.
+
+        Then at each edge the runs are shuffled: where its cotangent comes from one, its operands
+        come from another. In one run, errors may cancel between paths, as that of a mean does in
+        batch norm; a formula that leaves out a path because it is zero does not have them cancel.
+        """
+        found: list[dict[Tensor, Array]] = [{} for _ in runs]
+        arrived = {self.output: [self.seed for _ in runs]}
         for t in reversed(self._order):
-            if t in arrived:
-                g = found[t] = arrived.pop(t)
-                self._send(t, self._given.get(t, g), values, arrived, rng)
+            if t not in arrived:
+                continue
+            cotangents = arrived.pop(t)
+            for place, g in zip(found, cotangents, strict=True):
+                place[t] = g
+            if t in self._given:
+                cotangents = [self._given[t]] * len(runs)
+            for position, x in enumerate(t.inputs):
+                if not (rule := rule_of(t, position)):
+                    continue
+                values, gs = (_shuffled(items, rng) for items in (runs, cotangents))
+                flows = [self._flow(t, x, rule, g, v, rng) for g, v in zip(gs, values, strict=True)]
+                if x in arrived:
+                    flows = [a + b for a, b in zip(arrived[x], flows, strict=True)]
+                    flows = [_moved(f, self._eps[x] * np.abs(f), rng) for f in flows]
+                arrived[x] = flows
         return found
 
-    def _send(
+    def _flow(
         self,
         t: Tensor,
+        x: Tensor,
+        rule: Rule,
         g: Array,
         values: dict[Tensor, Array],
-        arrived: dict[Tensor, Array],
         rng: np.random.Generator | None,
-    ) -> None:
-        """Pull the cotangent of ``t`` back along each edge, and add it to what has arrived."""
+    ) -> Array:
+        """Pull the cotangent of ``t`` back along one edge."""
         args, out = _arguments(t, values), values[t]
-        for position, x in enumerate(t.inputs):
-            rule = rule_of(t, position)
-            if rule is None:
-                continue
-            flow = np.asarray(rule(g, out, *args, **t.params))
-            if rng is not None:
-                flow = _moved(flow, self._eps[x] * _rounding_of_rule(t, rule, g, out, args), rng)
-            terms, flow = flow, np.asarray(kernels.sum_to(flow, shape=x.shape))
-            if rng is not None and terms.shape != x.shape:
-                flow = _moved(flow, self._eps[x] * _rounding_of_sum(terms, x.shape), rng)
-            if x in arrived:
-                flow = arrived[x] + flow
-                flow = flow if rng is None else _moved(flow, self._eps[x] * np.abs(flow), rng)
-            arrived[x] = flow
+        flow = np.asarray(rule(g, out, *args, **t.params))
+        if rng is not None:
+            flow = _moved(flow, self._eps[x] * _rounding_of_rule(t, rule, g, out, args), rng)
+        terms, flow = flow, np.asarray(kernels.sum_to(flow, shape=x.shape))
+        if rng is not None and terms.shape != x.shape:
+            flow = _moved(flow, self._eps[x] * _rounding_of_sum(terms, x.shape), rng)
+        return flow
 
 
 def rule_of(t: Tensor, position: int) -> Rule | None:
@@ -126,8 +149,13 @@ def _arguments(t: Tensor, values: Mapping[Tensor, Array]) -> list[Any]:
     ]
 
 
-def _moved(value: Array, amount: Array, rng: np.random.Generator) -> Array:
-    return value + amount * rng.standard_normal(np.shape(value))
+def _moved(value: Array, amount: Array, rng: np.random.Generator | None) -> Array:
+    return value if rng is None else value + amount * rng.standard_normal(np.shape(value))
+
+
+def _shuffled(items: Sequence[Any], rng: np.random.Generator | None) -> list[Any]:
+    order = range(len(items)) if rng is None else rng.permutation(len(items))
+    return [items[k] for k in order]
 
 
 # How large rounding is, in units of the precision -------------------------------------------------

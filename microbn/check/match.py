@@ -1,0 +1,137 @@
+"""One line in a test: a hand-written backward pass against the composed function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import describe
+from ..kernels import Array
+from ..tensor import Tensor
+from .diagnose import complaint, judged, recorded
+from .reference import Reference
+from .terms import Terms
+
+
+class GradientMismatch(AssertionError):
+    """A hand-written backward pass is wrong; the message is the diagnosis."""
+
+
+def assert_gradients_match(
+    composed: Callable[..., Any],
+    hand_backward: Callable[..., Any],
+    *inputs: Any,
+    grad_output: Any = None,
+    seed: int = 0,
+) -> None:
+    """Assert that ``hand_backward`` is the backward pass of ``composed`` at ``inputs``.
+
+    ``composed`` computes one Tensor from ``inputs``, with what microbn records.
+    ``hand_backward(dy, *inputs)`` gets arrays and returns a tuple with the gradient of each input:
+    of its shape and dtype; None for one that is not floating. The cotangent ``dy`` is
+    ``grad_output``, or random, 1 if the output is a single number. Gradients are compared within
+    what rounding may do (`Reference`); besides, the pass must be linear in ``dy``, give the same
+    when called again, and leave its arguments alone.
+
+    Raises a GradientMismatch (an AssertionError) whose message says what is wrong with which
+    gradient; a TypeError or ValueError for inputs that do not fit ``composed``.
+
+    >>> import numpy as np, microbn as mb
+    >>> def forward(x, w):
+    ...     return np.tanh(x @ w)
+    >>> def backward(dy, x, w):
+    ...     dz = dy * (1 - np.tanh(x @ w) ** 2)
+    ...     return dz @ w.T, x.T @ dz
+    >>> rng = np.random.default_rng(0)
+    >>> assert_gradients_match(forward, backward, rng.normal(size=(5, 3)), rng.normal(size=(3, 2)))
+    """
+    __tracebackhide__ = True
+    output, leaves = recorded(composed, inputs)
+    arrays = [np.array(a.data) if isinstance(a, Tensor) else a for a in leaves]
+    dy = _cotangent(output, grad_output, seed)
+    found = _call(hand_backward, dy, arrays)
+    reference = Reference(output, dy)
+    wrong = [
+        text for x, g in zip(leaves, found, strict=True) if (text := _complaint(reference, x, g))
+    ]
+    wrong = [*_of_calls(hand_backward, dy, arrays, found, reference, leaves), *wrong]
+    if wrong:
+        name = getattr(hand_backward, "__name__", repr(hand_backward))
+        raise GradientMismatch("\n\n".join([f"{name} is wrong.", *wrong]))
+
+
+def _cotangent(output: Tensor, grad_output: Any, seed: int) -> Array:
+    if grad_output is not None:
+        return np.array(grad_output.data if isinstance(grad_output, Tensor) else grad_output)
+    if output.size == 1:
+        return np.ones(output.shape, output.dtype)
+    return np.random.default_rng(seed).standard_normal(output.shape).astype(output.dtype)
+
+
+def _call(hand_backward: Callable[..., Any], dy: Array, arrays: Sequence[Any]) -> list[Any]:
+    """Call it with copies; check how many gradients come back, and that the copies are the same."""
+    __tracebackhide__ = True
+    given = [np.array(a) if isinstance(a, np.ndarray) else a for a in (dy, *arrays)]
+    found = hand_backward(*given)
+    found = list(found) if isinstance(found, tuple | list) else [found]
+    if len(found) != len(arrays):
+        raise GradientMismatch(
+            f"there are {len(arrays)} inputs, and {len(found)} gradients came back; return a tuple "
+            "with one for each, None for what is not floating"
+        )
+    names = ["dy", *(f"input {i}" for i in range(len(arrays)))]
+    for name, a, before in zip(names, given, (dy, *arrays), strict=True):
+        if isinstance(a, np.ndarray) and not np.array_equal(
+            a, before, equal_nan=a.dtype.kind == "f"
+        ):
+            raise GradientMismatch(f"the backward pass wrote into {name}; work on a copy")
+    return found
+
+
+def _complaint(reference: Reference, x: Any, found: Any) -> str:
+    """Say what is wrong with the gradient of an input, if anything."""
+    if not isinstance(x, Tensor):
+        return ""
+    if found is None:
+        return f"d {x.name} is missing: None came back for {describe(x)}."
+    found = np.asarray(found.data if isinstance(found, Tensor) else found)
+    if (misfit := complaint(x, found)) is not None:
+        return str(misfit)
+    if x not in reference.gradients:
+        return "" if not found.any() else f"d {x.name} is wrong: nothing depends on {x.name}."
+    diagnosis = judged(Terms(reference, x), found.astype(np.float64), f"d {x.name}")
+    return "" if diagnosis.ok else str(diagnosis)
+
+
+def _of_calls(
+    hand_backward: Callable[..., Any],
+    dy: Array,
+    arrays: Sequence[Any],
+    found: Sequence[Any],
+    reference: Reference,
+    leaves: Sequence[Any],
+) -> list[str]:
+    """Call it again, with the same cotangent and with twice that, and say what does not fit."""
+    __tracebackhide__ = True
+    wrong = []
+    again = _call(hand_backward, dy, arrays)
+    twice = again if dy.size == 1 else _call(hand_backward, 2 * dy, arrays)
+    for x, first, second, double in zip(leaves, found, again, twice, strict=True):
+        if not isinstance(x, Tensor) or first is None or np.shape(first) != x.shape:
+            continue
+        a, b, c = (np.asarray(g, np.float64) for g in (first, second, double))
+        room = 4 * reference.tolerances.get(x, np.zeros(x.shape)) + 1e-6 * np.abs(a)
+        if (np.abs(b - a) > room).any():
+            how = "the sum of both" if (np.abs(b - 2 * a) <= room).all() else "something else"
+            wrong.append(
+                f"d {x.name}: called again with the same arguments, it returns {how}. Start every "
+                "call from fresh zeros, not from a buffer that is kept."
+            )
+        elif dy.size > 1 and (np.abs(c - 2 * a) > room).any():
+            wrong.append(
+                f"d {x.name} is not linear in dy: for twice the dy it is not twice as large. A term "
+                "lacks dy, or has it twice, or is clipped."
+            )
+    return wrong
