@@ -1,4 +1,4 @@
-"""Forward and backward in one picture, what it points at, and scopes drawn as one box.
+"""Forward and backward in one picture, and what it points at.
 
 Nothing here looks at Graphviz's coordinates but the tests that count crossings, which do it with
 the engine that comes with microbn, so that they say the same everywhere.
@@ -14,7 +14,6 @@ from numpy.testing import assert_allclose
 
 import microbn as mb
 from microbn.data import students
-from microbn.graph.collapse import collapsed, fit
 from microbn.graph.highlight import mark
 
 DY = np.array([[1.0, 0.0], [0.0, 2.0], [-1.0, 0.0], [0.5, 1.0]])
@@ -258,94 +257,6 @@ def test_nodes_are_found_by_name_label_op_and_index():
 def test_what_is_not_there_cannot_be_pointed_at(highlight, error, message):
     with pytest.raises(error, match=message):
         mb.draw(neuron(), highlight=highlight)
-
-
-# Collapsing --------------------------------------------------------------------------------------
-
-
-def test_a_scope_as_one_box():
-    y = (batch_norm() * 2).named("z")
-    graph = collapsed(mb.Graph.from_outputs(y, backward=True, grad_output=DY), "batch_norm")
-    boxes = [n for n in graph.nodes if n.kind == "scope"]
-    assert [(n.name, n.label) for n in boxes] == [
-        ("batch_norm", "10 ops"),
-        ("d batch_norm", "22 ops"),
-    ]
-    assert [n.title for n in graph.nodes if n.part is None] == ["x", "batch_norm", "z"]
-    assert boxes[1].of == (boxes[0].index,)
-    assert_allclose(boxes[0].value * 2, node(graph, "z").value)
-    assert all(e.source < e.target for e in graph.edges)
-    assert [n.index for n in graph.nodes] == list(range(len(graph.nodes)))
-
-
-def test_levels_count_from_the_outermost():
-    graph = mb.Graph.from_outputs(network())
-    assert [n.title for n in collapsed(graph, 1).nodes] == [
-        "0 · Linear",
-        "1 · BatchNorm1d",
-        "2 · ReLU",
-        "3 · Linear",
-        "cross_entropy",
-    ]
-    second = collapsed(graph, 2)
-    assert {s.name for s in second.scopes} == {"0", "1", "2", "3", "cross_entropy"}
-    assert [n.name for n in second.nodes if n.kind == "scope"] == ["batch_norm", "log_softmax"]
-    assert collapsed(graph, 3) is graph
-    assert collapsed(graph, ["0", 2]) == collapsed(collapsed(graph, "0"), 2)
-
-
-def test_parameters_go_with_their_scope_unless_others_use_them():
-    graph = mb.Graph.from_outputs(network())
-    assert not [n for n in collapsed(graph, 1).nodes if n.kind == "parameter"]
-    w = mb.nn.Parameter(2.0, name="w")
-    with mb.scope("inside"):
-        y = w * 3
-    assert [n.title for n in collapsed(mb.Graph.from_outputs(y * w), 1).nodes] == [
-        "w",
-        "inside",
-        "×",
-    ]
-
-
-def test_two_calls_in_a_row_are_two_boxes():
-    x = mb.Tensor(students().features, requires_grad=True, name="x")
-    y = mb.batch_norm(mb.batch_norm(x))
-    assert [n.title for n in collapsed(mb.Graph.from_outputs(y), "batch_norm").nodes] == [
-        "x",
-        "batch_norm",
-        "batch_norm",
-    ]
-    svg = mb.draw(y, values=False, engine="wasi").svg()
-    assert lines_of(svg, "scope") == ["batch_norm", "batch_norm"]
-
-
-@pytest.mark.parametrize(
-    ("which", "error", "message"),
-    [
-        ("nowhere", ValueError, "no scope is called 'nowhere'; there are: batch_norm"),
-        (0, ValueError, "levels count from 1"),
-        (True, TypeError, "not True"),
-        (2.5, TypeError, "not 2.5"),
-        ([None], TypeError, "not None"),
-    ],
-)
-def test_what_is_no_scope_cannot_be_collapsed(which, error, message):
-    with pytest.raises(error, match=message):
-        mb.draw(batch_norm(), collapse=which)
-
-
-def test_too_large_a_picture_collapses_by_itself_and_says_so():
-    graph = mb.Graph.from_outputs(network())
-    whole = len(graph.nodes)
-    assert fit(graph, whole) == (graph, 0)
-    middle = len(collapsed(graph, 2).nodes)
-    assert 5 < middle < whole - 1
-    assert [fit(graph, n)[1] for n in (whole - 1, middle, middle - 1, 5, 1)] == [2, 2, 1, 1, 1]
-    drawing = mb.draw(graph, limit=10, values=False)
-    assert f"{whole} nodes, so scopes are collapsed from level 1 on" in drawing.source
-    assert len(drawing.graph.nodes) == 5
-    with pytest.raises(ValueError, match=r"5 nodes with all scopes collapsed.*limit=5"):
-        mb.draw(graph, limit=4)
 
 
 @pytest.mark.parametrize(

@@ -128,19 +128,12 @@ def judged(terms: Terms, found: Array, what: str) -> Diagnosis:
         bad = int(np.sum(~np.isfinite(found)))
         return Diagnosis(False, what, error=f"{bad} of {found.size} entries are not finite")
     explanations = explain.all_that_fit(terms, found)
-    coefficients = explain.coefficients(terms, found, explanations)
+    coefficients = explain.coefficients(terms, off, explanations)
     paths = [
         _counted(t, c, meaning) for t, (c, meaning) in zip(terms.paths, coefficients, strict=True)
     ]
     residual = explanations[0].residual if explanations else off
-    if not explanations:
-        notes = (*notes, explain.unexplained(terms, residual))
-    elif len(terms.paths) > 1 and explain.solve(terms, off, ()) is None:
-        notes = (
-            *notes,
-            "At this size the paths' contributions depend on one another, so that "
-            "they cannot all be told apart: give a larger batch.",
-        )
+    notes = (*notes, *explain.remarks(terms, off, explanations))
     return Diagnosis(False, what, tuple(paths), tuple(explanations), residual, error, notes)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from ..graph.paths import Link, title
 from ..kernels import Array
 from ..tensor import Tensor
 from .faults import faults, summed
-from .terms import SUMS, Branch, Terms
+from .terms import MOST, SUMS, Branch, Terms
 from .variants import STAGES, gradient, variants
 from .words import causes, counting, snap
 
@@ -28,13 +28,13 @@ class Explanation:
 
     ``effect`` is what it does to the gradient, in short: ``var × 1/2``, ``operand: x in place of
     centered``. ``text`` says it in a sentence, ``causes`` are what people do that has this effect.
-    ``coefficients`` are by path label, where it only multiplies; ``residual`` is what it leaves.
+    ``coefficients`` are by path, where it only multiplies; ``residual`` is what it leaves.
     """
 
     effect: str
     text: str
     causes: tuple[str, ...] = ()
-    coefficients: dict[str, Array] = field(default_factory=dict)
+    coefficients: tuple[Array, ...] = ()
     residual: Array | None = None
     rank: int = 0
     source: str = ""
@@ -103,10 +103,8 @@ def _factor(
     elif text == "2" and not said and labels != ["everything"]:
         said = {"added twice": None}
     rank = UNKNOWN if snapped is None else min(axes, 1)
-    whole = labels == ["everything"]
-    coefficients = {
-        t.label: factor if whole or t.label in labels else np.array(1.0) for t in terms.paths
-    }
+    links = set(branch.links)
+    coefficients = tuple(factor if links & set(t.path) else np.array(1.0) for t in terms.paths)
     return Explanation(where, _sentence(labels, text), tuple(said), coefficients, left, rank)
 
 
@@ -122,22 +120,33 @@ def _of_missing(terms: Terms, branch: Branch) -> Iterator[str]:
 
 
 def _labels(terms: Terms, branch: Branch) -> list[str]:
-    """Name the paths that a branch is part of: all of them are ``everything``."""
-    if not terms.paths:
-        link = branch.links[0]
-        whole = np.abs(branch.value - terms.total) <= terms.tolerance
-        return ["everything"] if whole.all() else [f"{title(link.consumer)} → {title(link.input)}"]
+    """Name the paths that a branch is part of: all of them are ``everything``.
+
+    Where paths cannot be told apart by name, name the edges.
+    """
     links = set(branch.links)
-    labels = [t.label for t in terms.paths if links & set(t.path)]
-    return ["everything"] if len(labels) == len(terms.paths) else list(dict.fromkeys(labels))
+    labels = [t.label for t in terms.paths]
+    if len(set(labels)) == len(labels) > 0:
+        found = [t.label for t in terms.paths if links & set(t.path)]
+        return ["everything"] if len(found) == len(labels) else found
+    if (np.abs(branch.value - terms.total) <= terms.tolerance).all():
+        return ["everything"]
+    ends = [branch.links[0].consumer, *(link.input for link in branch.links)]
+    return [" → ".join(title(t) for t in ends)]
 
 
 def _sentence(labels: Sequence[str], factor: str) -> str:
     if list(labels) == ["everything"]:
         return f"The whole gradient {counting(factor, whole=True)}."
-    names = ["the direct path" if n == "direct" else f"the path through {n}" for n in labels]
+    names = [_called(label) for label in labels]
     text = " and ".join(names)
     return f"{text[0].upper()}{text[1:]} {counting(factor, several=len(names) > 1)}."
+
+
+def _called(label: str) -> str:
+    if label == "direct":
+        return "the direct path"
+    return f"what flows along {label}" if " → " in label else f"the path through {label}"
 
 
 # A rule that is another one ----------------------------------------------------------------------
@@ -168,7 +177,7 @@ def _of_rules(terms: Terms, off: Array) -> Iterator[Explanation]:
                 effect = f"{title(link.input)} × 1/{meant}"
             cause = f"{fault.text} on the way from {title(call)} to {title(link.input)}"
             said = f"d {title(link.input)} is computed with a wrong operand."
-            yield Explanation(effect, said, (cause,), {}, off - change, OPERAND)
+            yield Explanation(effect, said, (cause,), (), off - change, OPERAND)
         if summed(link) > 1:
             yield from _not_summed(terms, link, g, off)
 
@@ -189,7 +198,7 @@ def _not_summed(terms: Terms, link: Link, g: Array, off: Array) -> Iterator[Expl
     change = each * terms_of_sum - terms.pull(link, terms.flows[link])
     if _fits(off - change, terms, np.abs(change)) and change.any():
         text = f"d {title(x)} is not summed over what {title(x)} was broadcast to."
-        yield Explanation(f"sum lost: {title(x)}", text, (), {}, off - change, OPERAND)
+        yield Explanation(f"sum lost: {title(x)}", text, (), (), off - change, OPERAND)
 
 
 def _cotangent(terms: Terms, call: Tensor) -> Array:
@@ -206,11 +215,11 @@ def _of_variants(terms: Terms, found: Array) -> Iterator[Explanation]:
     if square and _fits(found.T - terms.total, terms, np.abs(found)):
         name = f"d {terms.x.name}"
         text = f"{name} is transposed; the shape does not tell, since it is square."
-        yield Explanation(f"operand: {name}.T in place of {name}", text, (), {}, found * 0, 2)
+        yield Explanation(f"operand: {name}.T in place of {name}", text, (), (), found * 0, 2)
     for variant in variants(terms.output) if len(terms.links) <= EDGES else ():
         other = gradient(terms.output, terms.x, terms.seed, variant)
         if np.isfinite(other).all() and _fits(found - other, terms, np.abs(other)):
-            yield Explanation(variant.effect, variant.text, (), {}, found - other, 4)
+            yield Explanation(variant.effect, variant.text, (), (), found - other, 4)
 
 
 # Paths that count differently --------------------------------------------------------------------
@@ -243,9 +252,7 @@ def _of_paths(terms: Terms, off: Array) -> Iterator[Explanation]:
         rank = UNKNOWN + 1 if None in known else 3
         gone = [label for label, text in wrong if text == "0" and label != "direct"]
         causes_ = [f"{' and '.join(gone)} taken for constants"] if len(gone) > 1 else []
-        yield Explanation(
-            effect, text, tuple(causes_), dict(zip(labels, factors, strict=True)), left, rank
-        )
+        yield Explanation(effect, text, tuple(causes_), tuple(factors), left, rank)
         return
 
 
@@ -277,29 +284,23 @@ def _by_channel(value: Array, axes: tuple[int, ...]) -> Array:
 
 
 def coefficients(
-    terms: Terms, found: Array, explanations: Sequence[Explanation]
+    terms: Terms, off: Array, explanations: Sequence[Explanation]
 ) -> list[tuple[Array | None, str]]:
     """Say how each path counts, by the first explanation, or else as far as it can be told."""
-    if explanations and explanations[0].coefficients:
-        best = explanations[0].coefficients
-    else:
-        solved = solve(terms, found - terms.total, ())
-        best = dict(zip((t.label for t in terms.paths), solved[0], strict=True)) if solved else {}
-    answers: list[tuple[Array | None, str]] = []
-    for term in terms.paths:
-        factor = best.get(term.label)
-        if factor is None:
-            answers.append((None, "cannot be told"))
-            continue
-        loose = 1e-6 if not explanations else 1e-9
-        one = bool((np.abs(factor - 1) <= loose).all())
-        known = (
-            "1"
-            if one
-            else snap(factor, 1e-4 * np.abs(factor), counts(terms), values(terms, factor.shape))
-        )
-        answers.append((factor, known or _number(factor)))
-    return answers
+    best: Sequence[Array] = explanations[0].coefficients if explanations else ()
+    if not best:
+        solved = solve(terms, off, ())
+        best = solved[0] if solved else ()
+    if not best:
+        return [(None, "cannot be told") for _ in terms.paths]
+    return [(factor, _meaning(terms, factor)) for factor in best]
+
+
+def _meaning(terms: Terms, factor: Array) -> str:
+    near = 1e-4 * np.abs(factor)
+    if (np.abs(factor - 1) <= near).all():
+        return "1"
+    return snap(factor, near, counts(terms), values(terms, factor.shape)) or _number(factor)
 
 
 # Fitting -----------------------------------------------------------------------------------------
@@ -400,7 +401,25 @@ def of_dtype(found: Any, wanted: Any) -> Explanation:
     return Explanation("dtype", "A gradient has the dtype of its array.", (cause,) * bool(cause))
 
 
-def unexplained(terms: Terms, residual: Array) -> str:
+def remarks(terms: Terms, off: Array, explanations: Sequence[Explanation]) -> Iterator[str]:
+    """Say what could not be told, and where what nothing explains lies."""
+    if len(terms.links) > EDGES:
+        yield (
+            f"There are {len(terms.links)} edges on the way to {terms.x.name}, more than {EDGES}, "
+            "so that single faults were not looked for: diagnose a part of the function."
+        )
+    elif not terms.paths:
+        yield f"There are more than {MOST} paths to {terms.x.name}: edges were tried one by one."
+    if not explanations:
+        yield _located(terms, off)
+    elif len(terms.paths) > 1 and solve(terms, off, ()) is None:
+        yield (
+            "At this size the paths' contributions depend on one another, so that they cannot all "
+            "be told apart: give a larger batch."
+        )
+
+
+def _located(terms: Terms, residual: Array) -> str:
     """Say where what nothing explains lies."""
     wrong = np.abs(residual) > terms.tolerance
     share = f"{int(wrong.sum())} of {wrong.size} entries are wrong"

@@ -19,7 +19,7 @@ from .columns import Columns
 from .graph import Graph
 from .heatmap import Table, fits, measure
 from .highlight import Marks
-from .labels import heading, shape, short, summary
+from .labels import beneath, called, heading, shape, short, summary
 from .parts import Edge, Node
 from .theme import CLUSTER, EDGE, FONT, GRAPH, NODE, PALETTES, Theme
 
@@ -244,16 +244,17 @@ class _Page:
 
     def title(self, node: Node) -> str:
         """Call a node something, even if it has no name that can be read."""
-        return short(node.name or "") or short(node.label) or "array"
+        return short(called(node) or "") or short(node.label) or "array"
 
     def add_node(self, node: Node, name: str) -> None:
         """Draw ``node``: what it is called and how it is computed, its shape, its values."""
         head = heading(self.graph, node, self.arguments[node.index]) or self.title(node)
-        lines = [head, shape(node.shape)]
+        lines = [head, *beneath(node)]
         kind = node.kind if node.part is None else "backward"
-        attributes = {"id": name, "class": " ".join(filter(None, (kind, node.part)))}
+        output = "output" if node.kind == "scope" and node.params.get("output") else None
+        attributes = {"id": name, "class": " ".join(filter(None, (kind, node.part, output)))}
         if kind != "op":
-            attributes |= self.look(kind)
+            attributes |= self.look(output or kind)
         if wide := sum(east_asian_width(c) in "WF" for c in head):
             attributes["width"] = f"{(len(head) + wide) * 0.09 + 0.3:.2f}"
         if self.style.values and node.value is not None:

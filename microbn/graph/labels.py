@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
+
 import numpy as np
 
 from ..kernels import Array
@@ -18,10 +20,14 @@ ORDERED = ("sub", "div", "matmul", "pow")  # whose operands cannot change places
 def heading(graph: Graph, node: Node, arguments: list[Edge]) -> str:
     """Return the first line: ``x_hat = ×``, ``centered = x − mean``, ``d x += via mean``."""
     name = node.name
-    if node.part is not None and node.of and graph.nodes[node.of[0]].twin == node.index:
-        name = _cotangent(graph, node)
     if node.kind == "scope":
         return short(f"{name}  ({node.label})")
+    of = [graph.nodes[k] for k in node.of]
+    inside = any(n.kind == "scope" for n in of)  # then its name says what of
+    if node.part is not None and of and of[0].twin == node.index and not inside:
+        name = _cotangent(graph, node)
+    if node.op == "result":  # of a box above
+        return short(name or "")
     if node.part == "accumulation":
         return short(f"{name} {node.label}" if name else node.label)
     formula = _formula(graph, node, arguments)
@@ -43,18 +49,34 @@ def _formula(graph: Graph, node: Node, arguments: list[Edge]) -> str:
     if node.params.get("axis") is not None and len(arguments) == 1:
         return f"{node.label} {axes_in_words(node.params['axis'])}"
     if node.op == "transpose":
-        name = graph.nodes[arguments[0].source].name
+        name = called(graph.nodes[arguments[0].source])
         return f"{name}ᵀ" if name else "transpose"
     if node.op not in ORDERED or len(arguments) != 2:
         return node.label
-    names = [graph.nodes[edge.source].name for edge in arguments]
+    names = [called(graph.nodes[edge.source]) for edge in arguments]
     text = f" {node.label} ".join(name or "" for name in names)
     return text if all(names) and len(text) <= FORMULA else node.label
+
+
+def called(node: Node) -> str | None:
+    """Return the name of a value; of a box, that of the value that comes out."""
+    return (node.kind == "scope" and node.params.get("result")) or node.name
 
 
 def shape(lengths: tuple[int, ...]) -> str:
     """Write a shape as ``4×2``."""
     return "×".join(map(str, lengths)) or "scalar"
+
+
+def beneath(node: Node) -> list[str]:
+    """Return the lines below the first: the shape; on a box, what comes out and its gradients."""
+    if node.kind != "scope":
+        return [shape(node.shape)]
+    result = node.params.get("result", "")
+    lines = [] if result is None else [f"{short(result)} {shape(node.shape)}".strip()]
+    listed = [f"{short(name)} {shape(s)}" for name, s in node.params.get("gradients", ())]
+    unbroken = ", ".join(text.replace(" ", "\u00a0") for text in listed).replace(",\u00a0", ", ")
+    return lines + wrap(unbroken, LONGEST, break_long_words=False, break_on_hyphens=False)
 
 
 def summary(array: Array) -> list[str]:
@@ -82,4 +104,4 @@ def short(text: str, longest: int = LONGEST) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
-__all__ = ["heading", "number", "shape", "short", "summary"]
+__all__ = ["beneath", "called", "heading", "number", "shape", "short", "summary"]
