@@ -14,6 +14,8 @@ from .diagnose import complaint, judged, recorded
 from .reference import Reference
 from .terms import Terms
 
+SALT = 1502  # so that dy is not the very x that somebody drew from default_rng(seed)
+
 
 class GradientMismatch(AssertionError):
     """A hand-written backward pass is wrong; the message is the diagnosis."""
@@ -67,7 +69,8 @@ def _cotangent(output: Tensor, grad_output: Any, seed: int) -> Array:
         return np.array(grad_output.data if isinstance(grad_output, Tensor) else grad_output)
     if output.size == 1:
         return np.ones(output.shape, output.dtype)
-    return np.random.default_rng(seed).standard_normal(output.shape).astype(output.dtype)
+    rng = np.random.default_rng((seed, SALT))
+    return rng.standard_normal(output.shape).astype(output.dtype)
 
 
 def _call(hand_backward: Callable[..., Any], dy: Array, arrays: Sequence[Any]) -> list[Any]:
@@ -131,7 +134,7 @@ def _of_calls(
             )
         elif dy.size > 1 and (np.abs(c - 2 * a) > room).any():
             wrong.append(
-                f"d {x.name} is not linear in dy: for twice the dy it is not twice as large. A term "
-                "lacks dy, or has it twice, or is clipped."
+                f"d {x.name} is not linear in dy: for twice the dy it is not twice as large. A "
+                "term lacks dy, or has it twice, or is clipped."
             )
     return wrong

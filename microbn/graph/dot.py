@@ -217,6 +217,7 @@ class _Page:
             name = f"n{node.index}"
             twin = node.twin if node.kind != "scope" else mirrors.get(node.index, node.twin)
             free = name in self.drawn and name not in self.beside and twin not in taken
+            free = free and f"n{twin}" in self.drawn  # a constant is not
             if node.part is None and twin is not None and free:
                 taken.add(twin)
                 pair = [name, f"n{twin}"]

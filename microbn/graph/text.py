@@ -206,8 +206,10 @@ class _Page:
             self.entered.add(item.place)
             return lead + self.scope(item) + again, "", "", ""
         shape = "×".join(map(str, item.shape)) or "scalar"
+        if item.kind == "scope" and item.params.get("result") is None:
+            shape = ""  # several values come out, each with a line of its own
         if item.dtype != self.common:
-            shape += f" {item.dtype}"
+            shape = f"{shape} {item.dtype}".strip()
         grad = None if self.backward else item.cotangent
         value, grad = (_cut(_value(v, self.room), self.room) for v in (item.value, grad))
         return lead + self.equation(item), _cut(_clean(shape), SHAPE), value, grad
