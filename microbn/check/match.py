@@ -55,10 +55,11 @@ def assert_gradients_match(
     dy = _cotangent(output, grad_output, seed)
     found = _call(hand_backward, dy, arrays)
     reference = Reference(output, dy)
-    wrong = [
-        text for x, g in zip(leaves, found, strict=True) if (text := _complaint(reference, x, g))
-    ]
-    wrong = [*_of_calls(hand_backward, dy, arrays, found, reference, leaves), *wrong]
+    of_calls = _of_calls(hand_backward, dy, arrays, found, reference, leaves)
+    wrong = list(filter(None, of_calls))
+    for x, g, text in zip(leaves, found, of_calls, strict=True):
+        if not text and (text := _complaint(reference, x, g)):
+            wrong.append(text)
     if wrong:
         name = getattr(hand_backward, "__name__", repr(hand_backward))
         raise GradientMismatch("\n\n".join([f"{name} is wrong.", *wrong]))
@@ -118,23 +119,24 @@ def _of_calls(
 ) -> list[str]:
     """Call it again, with the same cotangent and with twice that, and say what does not fit."""
     __tracebackhide__ = True
-    wrong = []
     again = _call(hand_backward, dy, arrays)
     twice = again if dy.size == 1 else _call(hand_backward, 2 * dy, arrays)
+    wrong = []
     for x, first, second, double in zip(leaves, found, again, twice, strict=True):
-        if not isinstance(x, Tensor) or first is None or np.shape(first) != x.shape:
-            continue
-        a, b, c = (np.asarray(g, np.float64) for g in (first, second, double))
-        room = 4 * reference.tolerances.get(x, np.zeros(x.shape)) + 1e-6 * np.abs(a)
-        if (np.abs(b - a) > room).any():
-            how = "the sum of both" if (np.abs(b - 2 * a) <= room).all() else "something else"
-            wrong.append(
-                f"d {x.name}: called again with the same arguments, it returns {how}. Start every "
-                "call from fresh zeros, not from a buffer that is kept."
-            )
-        elif dy.size > 1 and (np.abs(c - 2 * a) > room).any():
-            wrong.append(
-                f"d {x.name} is not linear in dy: for twice the dy it is not twice as large. A "
-                "term lacks dy, or has it twice, or is clipped."
-            )
+        text = ""
+        if isinstance(x, Tensor) and first is not None and np.shape(first) == x.shape:
+            a, b, c = (np.asarray(g, np.float64) for g in (first, second, double))
+            room = 4 * reference.tolerances.get(x, np.zeros(x.shape)) + 1e-6 * np.abs(a)
+            if (np.abs(b - a) > room).any():
+                how = "the sum of both" if (np.abs(b - 2 * a) <= room).all() else "something else"
+                text = f"called again with the same arguments, it returns {how}. {FRESH}"
+            elif dy.size > 1 and (np.abs(c - 2 * a) > room).any():
+                text = (
+                    f"for twice the dy it is not twice as large: it is not linear in dy. {LINEAR}"
+                )
+        wrong.append(f"d {x.name} is wrong: {text}" if text else "")
     return wrong
+
+
+FRESH = "Start every call from fresh zeros, not from a buffer that is kept."
+LINEAR = "A term lacks dy, or has it twice, or is clipped."

@@ -14,6 +14,7 @@ from ..kernels import Array
 from ..tensor import Tensor
 
 SMALL = 1e-2  # up to here, a number that is added under a root is taken for an eps
+EPS = (1e-5, 0.0, 1e-3)  # that are usual
 STAGES = 12  # that are tried in one another's place
 
 
@@ -31,6 +32,7 @@ def variants(output: Tensor) -> Iterator[Variant]:
     order = engine.toposort(output)[::-1]
     for t in order:
         yield from _of_root(t)
+        yield from _of_statistics(t)
     stages = [t for t in order if t.name and t is not output and t.op is not None]
     for taken in stages[:STAGES]:
         for used in [t for t in order if t.name and t is not output][: 2 * STAGES]:
@@ -73,6 +75,28 @@ def _of_root(t: Tensor) -> Iterator[Variant]:
     for text, make in wrong.items():
         said = f"{text} has been differentiated in place of {right}."
         yield Variant(t, f"eps: {text} in place of {right}", said, make)
+
+
+def _of_statistics(t: Tensor) -> Iterator[Variant]:
+    """Yield batch statistics for the constants in ``(x - mean) * inv_std``, or ``/ std``."""
+    centered = t.inputs[0] if t.op in (ops.mul, ops.div) else None
+    if not isinstance(centered, Tensor) or centered.op is not ops.sub:
+        return
+    x, mean = centered.inputs
+    constant = not getattr(t.inputs[1], "requires_grad", False)
+    if not isinstance(x, Tensor) or getattr(mean, "requires_grad", False) or not constant:
+        return
+    shape = (1,) * (x.ndim - np.ndim(mean)) + np.shape(mean)
+    axes = tuple(a for a in range(x.ndim) if shape[a] == 1 and x.shape[a] > 1)
+    said = "The statistics of the batch were taken for the constants that x is normalised with."
+    effect = "statistics: batch in place of running"
+    for eps in EPS:
+
+        def make(*_: Any, eps: float = eps) -> Any:
+            off = x - x.mean(axis=axes, keepdims=True)
+            return off / np.sqrt((off**2).mean(axis=axes, keepdims=True) + eps)
+
+        yield Variant(t, effect, said, make)
 
 
 def gradient(output: Tensor, x: Tensor, seed: Array, variant: Variant) -> Array:
