@@ -10,7 +10,7 @@ from .functional import batch_norm
 from .tensor import Tensor
 
 if TYPE_CHECKING:
-    from . import data, nn, optim, testing
+    from . import check, data, nn, optim, testing
     from .graph import Graph, draw, trace, tracing
 
 __version__ = "0.1.0"
@@ -20,6 +20,7 @@ __all__ = [
     "Tensor",
     "backprop",
     "batch_norm",
+    "check",
     "data",
     "draw",
     "functional",
@@ -37,7 +38,7 @@ __all__ = [
 ]
 
 # Loaded when first asked for, so that `import microbn` imports NumPy alone.
-_LAZY = dict.fromkeys(("data", "nn", "optim", "testing"), "")
+_LAZY = dict.fromkeys(("check", "data", "nn", "optim", "testing"), "")
 _LAZY |= dict.fromkeys(("Graph", "draw", "trace", "tracing"), ".graph")
 
 
