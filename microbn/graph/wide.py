@@ -13,8 +13,15 @@ from ..tensor import Tensor
 
 
 def in_float64(output: Tensor) -> tuple[Tensor, dict[Tensor, Tensor]]:
-    """Return the output computed in float64, and which tensor each one there stands for."""
+    """Return the output computed in float64, and which tensor each one there stands for.
+
+    Raises a GradientError (a RuntimeError) if a leaf was given new data since it was used.
+    """
     tensors = engine.toposort(output)[::-1]
+    for tensor in tensors:
+        for x in tensor.inputs:
+            if isinstance(x, Tensor) and x.time > tensor.time:
+                raise changed(x, tensor.op.name if tensor.op else "")
     if not any(is_narrow(tensor.dtype) for tensor in tensors):
         return output, {tensor: tensor for tensor in tensors}
     wide: dict[Tensor, Tensor] = {}
@@ -23,9 +30,6 @@ def in_float64(output: Tensor) -> tuple[Tensor, dict[Tensor, Tensor]]:
             if tensor.op is None:
                 wide[tensor] = tensor._constant(widened(tensor.data), True)
                 continue
-            for x in tensor.inputs:
-                if isinstance(x, Tensor) and x.time > tensor.time:
-                    raise changed(x, tensor.op.name)
             args = [wide.get(x, x) if isinstance(x, Tensor) else x for x in tensor.inputs]
             params = {k: widened(v) for k, v in tensor.params.items()}
             wide[tensor] = tensor.op(*args, **params)
