@@ -17,6 +17,9 @@ from typing import BinaryIO, NoReturn
 from rich.console import Console
 
 from . import __version__
+from .check.report import ABOUT as ABOUT_CHECK
+from .check.report import EXAMPLES as CHECK_EXAMPLES
+from .check.report import report
 from .demo import demo
 from .graph import Drawing, Trace, draw
 from .graph.drawing import LIMIT, check_ending
@@ -99,9 +102,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     try:
-        status, problem = (
-            run_demo(options) if options.command == "demo" else run_draw(options, arguments)
-        )
+        if options.command == "draw":
+            status, problem = run_draw(options, arguments)
+        else:
+            status, problem = (run_demo if options.command == "demo" else run_check)(options)
         print(end="", flush=True)
     except KeyboardInterrupt:
         start = "\n" if sys.stderr.isatty() else ""  # a terminal shows ^C where the cursor is
@@ -166,6 +170,20 @@ def run_draw(options: argparse.Namespace, arguments: Sequence[str]) -> tuple[int
     if options.open:
         webbrowser.open(out.resolve().as_uri())
     return status_of(ran.stopped), ""
+
+
+def run_check(options: argparse.Namespace) -> tuple[int, str]:
+    """Run `microbn check`; return its exit code, and what went wrong, or nothing."""
+    try:
+        parts(options.target)
+    except ProgramError as error:
+        return 2, str(error)
+    seeds = range(options.seed, options.seed + options.seeds)
+    try:
+        right = report(options.target, console(), seeds, quiet=options.quiet)
+    except ProgramError as error:
+        return error.status, str(error)
+    return int(not right), ""
 
 
 def place(out: Path | None, program: Path) -> Path:
@@ -250,25 +268,20 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
     parser.epilog = "Each command has a help of its own: microbn demo --help"
     parser.add_argument("-V", "--version", action="version", version=f"microbn {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
-    demo_parser = commands.add_parser(
-        "demo",
-        help="show what microbn does, in under a minute",
-        description=ABOUT_DEMO,
-        epilog=EXAMPLES,
-        formatter_class=style,
-        allow_abbrev=False,
-    )
-    add_demo_options(demo_parser)
-    draw_parser = commands.add_parser(
-        "draw",
-        help="run a program and draw what it computed",
-        description=ABOUT_DRAW,
-        epilog=DRAW_EXAMPLES,
-        formatter_class=style,
-        allow_abbrev=False,
-    )
-    add_draw_options(draw_parser)
-    return parser, {"demo": demo_parser, "draw": draw_parser}
+    made = {}
+    for name, purpose, about, examples in (
+        ("demo", "show what microbn does, in under a minute", ABOUT_DEMO, EXAMPLES),
+        ("draw", "run a program and draw what it computed", ABOUT_DRAW, DRAW_EXAMPLES),
+        ("check", "check backward passes that are written by hand", ABOUT_CHECK, CHECK_EXAMPLES),
+    ):
+        made[name] = commands.add_parser(
+            name, help=purpose, description=about, formatter_class=style, allow_abbrev=False
+        )
+        made[name].epilog = examples
+    add_demo_options(made["demo"])
+    add_draw_options(made["draw"])
+    add_check_options(made["check"])
+    return parser, made
 
 
 def add_demo_options(parser: Parser) -> None:
@@ -290,6 +303,21 @@ def add_demo_options(parser: Parser) -> None:
         help="where the pictures go; made if need be (default: microbn-demo)",
     )
     add("-q", "--quiet", action="store_true", help="print the results alone, one a line")
+
+
+def add_check_options(parser: Parser) -> None:
+    """Add what `microbn check` takes."""
+    add = parser.add_argument
+    add("target", metavar="FILE.py[:name]", help="the program, and one function in it")
+    add("--seed", type=whole(0), default=0, metavar="N", help="the first seed (default: 0)")
+    add(
+        "--seeds",
+        type=whole(1),
+        default=3,
+        metavar="N",
+        help="how many random dy, each with inputs of its own if the mark draws them (default: 3)",
+    )
+    add("-q", "--quiet", action="store_true", help="print what is wrong alone, and the count")
 
 
 def add_draw_options(parser: Parser) -> None:

@@ -9,6 +9,7 @@ import inspect
 import os
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -69,6 +70,37 @@ def parts(target: str) -> tuple[Path, str]:
     if path.suffix == ".ipynb":  # which is JSON, and that reads as Python
         raise ProgramError(f"{path.name} is no Python program; in a notebook, use mb.draw")
     return path, name
+
+
+class Imported(NamedTuple):
+    """A program that was imported: what it defines, and which names of functions it gives twice."""
+
+    path: Path
+    name: str
+    namespace: dict[str, Any]
+    twice: tuple[str, ...]
+
+
+@contextlib.contextmanager
+def imported(target: str) -> Iterator[Imported]:
+    """Import ``FILE.py`` or ``FILE.py:name``, and stay in its place while the block runs.
+
+    Raises a ProgramError as `run` does, also if the program calls `sys.exit`.
+    """
+    path, name = parts(target)
+    tree, code = _read(path)
+    defined = Counter(part.name for part in tree.body if isinstance(part, ast.FunctionDef))
+    module = ModuleType(path.stem)
+    with _in_its_place(path, module, ()):
+        try:
+            with _as_told(path):
+                exec(code, vars(module))
+        except SystemExit as stop:
+            raise ProgramError(
+                f"{path.name} stopped with {stop.code!r} before all of it had been read",
+                status_of(stop.code) or 1,
+            ) from None
+        yield Imported(path, name, vars(module), tuple(n for n, k in defined.items() if k > 1))
 
 
 def status_of(stopped: Any) -> int:
@@ -160,6 +192,24 @@ def _required(function: object) -> list[str]:
 @contextlib.contextmanager
 def _as_its_own(path: Path, module: ModuleType, arguments: Sequence[str]) -> Iterator[None]:
     """Run the program as Python would: with its own arguments, imports and tracebacks."""
+    with _in_its_place(path, module, arguments), _as_told(path):
+        yield
+
+
+@contextlib.contextmanager
+def _as_told(path: Path) -> Iterator[None]:
+    """Tell what the program raises with its own traceback."""
+    try:
+        yield
+    except (ProgramError, BrokenPipeError):
+        raise
+    except Exception as error:
+        raise _failed(path, error) from None
+
+
+@contextlib.contextmanager
+def _in_its_place(path: Path, module: ModuleType, arguments: Sequence[str]) -> Iterator[None]:
+    """Let a program find itself, its arguments and what lies beside it."""
     module.__file__ = str(path)
     before = sys.argv, list(sys.path), sys.modules.get(module.__name__)
     sys.argv = [str(path), *arguments]
@@ -168,10 +218,6 @@ def _as_its_own(path: Path, module: ModuleType, arguments: Sequence[str]) -> Ite
     try:
         with contextlib.chdir(os.getcwd()):  # it may go elsewhere
             yield
-    except (ProgramError, BrokenPipeError):
-        raise
-    except Exception as error:
-        raise _failed(path, error) from None
     finally:
         sys.argv, sys.path[:], replaced = before
         sys.modules.pop(module.__name__, None)
@@ -180,15 +226,24 @@ def _as_its_own(path: Path, module: ModuleType, arguments: Sequence[str]) -> Ite
 
 
 def _failed(path: Path, error: Exception) -> ProgramError:
-    return ProgramError(f"{path.name} failed:\n\n{_traceback(error, path)}")
+    return ProgramError(f"{path.name} failed:\n\n{own_traceback(error, path)}")
 
 
-def _traceback(error: Exception, path: Path) -> str:
-    """Write the traceback that the program would have had, without the inside of microbn."""
+def own_traceback(error: BaseException, path: Path | None = None) -> str:
+    """Write the traceback that the program would have had, without the inside of microbn.
+
+    With a ``path`` it begins in that file. It is empty if no line of the program's is in it.
+    """
     shown = traceback.TracebackException.from_exception(error)
-    lines = list(shown.stack)
-    own = [k for k, line in enumerate(lines) if Path(line.filename).resolve() == path.resolve()]
-    lines = lines[own[0] :] if own else []
+    files = [Path(line.filename) for line in shown.stack]
+    own = [
+        k
+        for k, file in enumerate(files)
+        if (file.resolve() == path.resolve() if path else not file.is_relative_to(PACKAGE))
+    ]
+    if path is None and not own:
+        return ""
+    lines = list(shown.stack)[own[0] :] if own else []
     theirs = [line for line in lines if not Path(line.filename).is_relative_to(PACKAGE)]
     if theirs != lines:  # what microbn was told by NumPy is part of its own message
         shown.__cause__, shown.__suppress_context__ = None, True

@@ -324,8 +324,8 @@ def test_what_the_engineer_reads():
 @pytest.mark.parametrize(
     ("backward", "message"),
     [
-        (lambda dy, x: (), "1 inputs, and 0 gradients came back"),
-        (lambda dy, x: (dy, dy), "1 inputs, and 2 gradients came back"),
+        (lambda dy, x: (), "came back: 0, and inputs there are 1"),
+        (lambda dy, x: (dy, dy), "came back: 2, and inputs there are 1"),
         (lambda dy, x: (None,), "d x is missing: None came back"),
         (lambda dy, x: (x.fill(0), dy)[1:], "wrote into input 0; work on a copy"),
         (lambda dy, x: (dy.__imul__(2),), "wrote into dy"),

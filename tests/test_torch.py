@@ -5,6 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import microbn as mb
+from microbn.testing import assert_gradients_match
 
 torch = pytest.importorskip("torch")
 
@@ -196,3 +197,23 @@ def test_the_same_sgd_arguments_are_refused():
             torch.optim.SGD([torch.ones(1, requires_grad=True)], **options)
         with pytest.raises(ValueError, match=r".+"):
             mb.optim.SGD([mb.nn.Parameter([1.0])], **options)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_kernel_of_pytorch_is_checked_through_a_small_adapter(dtype):
+    """As docs/checking.md shows it."""
+
+    def backward(dy, x, gamma, beta, training=True):
+        leaves = [torch.tensor(a, requires_grad=True) for a in (x, gamma, beta)]
+        mean, var = torch.zeros(len(gamma)), torch.ones(len(gamma))
+        statistics = [s.to(leaves[0].dtype) for s in (mean, var)]
+        y = torch.nn.functional.batch_norm(leaves[0], *statistics, *leaves[1:], training=training)
+        return tuple(g.numpy() for g in torch.autograd.grad(y, leaves, torch.tensor(dy)))
+
+    rng = np.random.default_rng(0)
+    for m, offset in ((2, 0), (8, 0), (32, 100)):
+        x = rng.normal(size=(m, 5)) + offset
+        inputs = [a.astype(dtype) for a in (x, rng.normal(size=5), rng.normal(size=5))]
+        assert_gradients_match(mb.batch_norm, backward, *inputs)
+        with pytest.raises(AssertionError, match="d x is wrong"):
+            assert_gradients_match(mb.batch_norm, lambda *a: backward(*a, training=False), *inputs)

@@ -260,6 +260,8 @@ def solve(
     terms: Terms, off: Array, axes: tuple[int, ...]
 ) -> tuple[list[Array], list[Array]] | None:
     """Find how often each path counts, by least squares; None where that cannot be told."""
+    if not terms.paths:
+        return None
     columns = [_by_channel(t.value, axes) for t in terms.paths]
     matrix = np.stack(columns, -1)  # channels, entries, paths
     scale = np.linalg.norm(matrix, axis=1, keepdims=True)

@@ -80,10 +80,11 @@ def _call(hand_backward: Callable[..., Any], dy: Array, arrays: Sequence[Any]) -
     given = [np.array(a) if isinstance(a, np.ndarray) else a for a in (dy, *arrays)]
     found = hand_backward(*given)
     found = list(found) if isinstance(found, tuple | list) else [found]
+    found = [a.copy() if isinstance(a, np.ndarray) else a for a in found]  # a buffer may be kept
     if len(found) != len(arrays):
         raise GradientMismatch(
-            f"there are {len(arrays)} inputs, and {len(found)} gradients came back; return a tuple "
-            "with one for each, None for what is not floating"
+            f"gradients came back: {len(found)}, and inputs there are {len(arrays)}; return a "
+            "tuple with one for each, None for what is not floating"
         )
     names = ["dy", *(f"input {i}" for i in range(len(arrays)))]
     for name, a, before in zip(names, given, (dy, *arrays), strict=True):
