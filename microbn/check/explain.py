@@ -8,18 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from .. import engine, kernels, ops
+from .. import engine, kernels
 from ..graph.paths import Link, title
 from ..kernels import Array
 from ..tensor import Tensor
 from .faults import faults, summed
+from .fit import channels, counts, factor_of, fits, solve, values
 from .terms import MOST, SUMS, Branch, Terms
 from .variants import STAGES, gradient, variants
 from .words import causes, counting, snap
 
-ROOM = 4  # times the tolerance that a fitting explanation may leave
 EDGES = 300  # on the way to the input, of which each is looked at
-FITTED = 1e-3  # a found number is no explanation if it is as near to 1 as the error is to nothing
 
 
 @dataclass(frozen=True)
@@ -80,9 +79,9 @@ UNKNOWN = 5  # the rank of coefficients that nothing is known to stand for
 def _of_branches(terms: Terms, off: Array) -> Iterator[Explanation]:
     for branch in terms.branches if len(terms.links) <= EDGES else ():
         for axes in channels(terms):
-            factor, loose = _fit(branch.value, off, axes, terms)
+            factor, loose = factor_of(branch.value, off, axes, terms)
             left = off - (factor - 1) * branch.value
-            if not _fits(left, terms, (np.abs(factor - 1) * np.abs(branch.value))):
+            if not fits(left, terms, (np.abs(factor - 1) * np.abs(branch.value))):
                 continue
             snapped = snap(factor, loose, counts(terms), values(terms, factor.shape))
             if snapped is None and factor.size == off.size > 1:
@@ -167,7 +166,7 @@ def _of_rules(terms: Terms, off: Array) -> Iterator[Explanation]:
                 continue
             flow = np.asarray(kernels.sum_to(flow, shape=right.shape))
             for change in (terms.pull(link, flow - right), terms.pull_by_paths(link, flow - right)):
-                if change.any() and _fits(off - change, terms, np.abs(change)):
+                if change.any() and fits(off - change, terms, np.abs(change)):
                     break
             else:
                 continue
@@ -196,7 +195,7 @@ def _not_summed(terms: Terms, link: Link, g: Array, off: Array) -> Iterator[Expl
         return
     each = terms.pull(link, np.ones(x.shape))
     change = each * terms_of_sum - terms.pull(link, terms.flows[link])
-    if _fits(off - change, terms, np.abs(change)) and change.any():
+    if fits(off - change, terms, np.abs(change)) and change.any():
         text = f"d {title(x)} is not summed over what {title(x)} was broadcast to."
         yield Explanation(f"sum lost: {title(x)}", text, (), (), off - change, OPERAND)
 
@@ -212,13 +211,13 @@ def _cotangent(terms: Terms, call: Tensor) -> Array:
 def _of_variants(terms: Terms, found: Array) -> Iterator[Explanation]:
     """Explain it as the right gradient of a function that differs in one stage, or transposed."""
     square = found.ndim == 2 and found.T.shape == found.shape
-    if square and _fits(found.T - terms.total, terms, np.abs(found)):
+    if square and fits(found.T - terms.total, terms, np.abs(found)):
         name = f"d {terms.x.name}"
         text = f"{name} is transposed; the shape does not tell, since it is square."
         yield Explanation(f"operand: {name}.T in place of {name}", text, (), (), found * 0, 2)
     for variant in variants(terms.output) if len(terms.links) <= EDGES else ():
         other = gradient(terms.output, terms.x, terms.seed, variant)
-        if np.isfinite(other).all() and _fits(found - other, terms, np.abs(other)):
+        if np.isfinite(other).all() and fits(found - other, terms, np.abs(other)):
             yield Explanation(variant.effect, variant.text, (), (), found - other, 4)
 
 
@@ -236,7 +235,7 @@ def _of_paths(terms: Terms, off: Array) -> Iterator[Explanation]:
         size = sum(
             np.abs(f - 1) * np.abs(t.value) for f, t in zip(factors, terms.paths, strict=True)
         )
-        if not _fits(left, terms, size):
+        if not fits(left, terms, size):
             continue
         known = [
             "1"
@@ -254,35 +253,6 @@ def _of_paths(terms: Terms, off: Array) -> Iterator[Explanation]:
         causes_ = [f"{' and '.join(gone)} taken for constants"] if len(gone) > 1 else []
         yield Explanation(effect, text, tuple(causes_), tuple(factors), left, rank)
         return
-
-
-def solve(
-    terms: Terms, off: Array, axes: tuple[int, ...]
-) -> tuple[list[Array], list[Array]] | None:
-    """Find how often each path counts, by least squares; None where that cannot be told."""
-    if not terms.paths:
-        return None
-    columns = [_by_channel(t.value, axes) for t in terms.paths]
-    matrix = np.stack(columns, -1)  # channels, entries, paths
-    scale = np.linalg.norm(matrix, axis=1, keepdims=True)
-    if not scale.all() or matrix.shape[1] <= matrix.shape[2]:  # or anything would fit
-        return None
-    inverse = np.linalg.pinv(matrix / scale, rcond=1e-9)
-    if (np.linalg.matrix_rank(matrix / scale, tol=1e-9) < matrix.shape[2]).any():
-        return None
-    ratio = inverse / np.swapaxes(scale, 1, 2)
-    solution = (ratio @ _by_channel(off, axes)[..., None])[..., 0]
-    loose = np.abs(ratio) @ _by_channel(terms.tolerance, axes)[..., None]
-    kept = tuple(n if a in axes else 1 for a, n in enumerate(off.shape))
-    factors = [1 + solution[:, k].reshape(kept) for k in range(len(columns))]
-    return factors, [ROOM * loose[:, k, 0].reshape(kept) for k in range(len(columns))]
-
-
-def _by_channel(value: Array, axes: tuple[int, ...]) -> Array:
-    """Arrange an array as channels × entries."""
-    rest = [a for a in range(value.ndim) if a not in axes]
-    channel = int(np.prod([value.shape[a] for a in axes]))
-    return np.transpose(value, (*axes, *rest)).reshape(channel, -1)
 
 
 def coefficients(
@@ -303,72 +273,6 @@ def _meaning(terms: Terms, factor: Array) -> str:
     if (np.abs(factor - 1) <= near).all():
         return "1"
     return snap(factor, near, counts(terms), values(terms, factor.shape)) or _number(factor)
-
-
-# Fitting -----------------------------------------------------------------------------------------
-
-
-def _fit(value: Array, off: Array, axes: tuple[int, ...], terms: Terms) -> tuple[Array, Array]:
-    """Find how often ``value`` counts, in each channel, and by how much that may be off."""
-    rest = tuple(a for a in range(off.ndim) if a not in axes)
-    square = np.sum(value * value, axis=rest, keepdims=True)
-    safe = np.where(square == 0, 1, square)
-    factor = 1 + np.sum(off * value, axis=rest, keepdims=True) / safe
-    loose = np.sum(np.abs(value) * _allowed(terms, np.abs(value)), axis=rest, keepdims=True) / safe
-    return factor, loose
-
-
-def _allowed(terms: Terms, change: Array) -> Array:
-    """Return what may be left: rounding of the gradient, and of so much that was changed."""
-    size = terms.size + np.abs(terms.total)
-    relative = np.max(terms.tolerance, initial=0) / max(np.max(size, initial=0), 1e-300)
-    return np.asarray(ROOM * (terms.tolerance + relative * (change + np.max(change, initial=0))))
-
-
-def _fits(left: Array, terms: Terms, change: Array) -> bool:
-    return bool((np.abs(left) <= _allowed(terms, change)).all())
-
-
-def channels(terms: Terms) -> list[tuple[int, ...]]:
-    """Return the axes along which a coefficient may vary: none first, then those of statistics."""
-    x, found = terms.x, dict[tuple[int, ...], None]({(): None})
-    for link in terms.links:
-        for t in (link.consumer, link.input, *link.consumer.inputs):
-            shape = getattr(t, "shape", ())
-            if not shape or len(shape) > x.ndim or shape == x.shape:
-                continue
-            full = (1,) * (x.ndim - len(shape)) + tuple(shape)
-            if all(n in (1, m) for n, m in zip(full, x.shape, strict=True)):
-                axes = tuple(a for a, n in enumerate(full) if n > 1)
-                found |= {axes: None} if axes and len(axes) < x.ndim else {}
-    if x.ndim == 1:
-        found |= {(0,): None}
-    return list(found)
-
-
-def counts(terms: Terms) -> list[int]:
-    """Return what m may be: of how many values averages and sums on the way are taken."""
-    found: dict[int, None] = {}
-    for link in terms.links:
-        call, x = link.consumer, link.input
-        sizes = [summed(link)]
-        if call.op in (ops.mean, ops.sum):
-            sizes.append(x.size // max(call.size, 1))
-        found |= dict.fromkeys(n for n in sizes if n > 1)
-    return list(found)
-
-
-def values(terms: Terms, shape: tuple[int, ...]) -> dict[str, Array]:
-    """Return the named values that a coefficient of this shape may contain."""
-    found: dict[str, Array] = {}
-    order = engine.toposort(terms.output)
-    order.sort(key=lambda t: (t.op is not None, t.time))  # inputs first
-    for t in order:
-        if t.name and t is not terms.x and t.ndim <= len(shape):
-            full = (1,) * (len(shape) - t.ndim) + t.shape
-            if full == shape or t.size == 1:
-                found.setdefault(t.name, t.data.reshape(full))
-    return found
 
 
 def _number(factor: Array) -> str:
