@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .. import ops
+from ..dispatch import plain
 from ..graph.paths import Link, title
 from ..kernels import count
 from ..ops import Op, Rule
@@ -108,7 +109,7 @@ def _of_operands(link: Link, rule: Rule, among: Sequence[Tensor]) -> Iterator[Fa
             if other is not operand and other.shape == operand.shape:
                 used = title(other), title(operand)
                 text = f"{used[0]} in place of {used[1]}"
-                yield Fault(link, text, _with(rule, i, other.data), operand=used)
+                yield Fault(link, text, _with(rule, i, other), operand=used)
         if call.op in (ops.mul, ops.div):
             text = f"{title(operand)} left out"
             yield Fault(link, text, _with(rule, i, 1.0), operand=("1", title(operand)))
@@ -118,7 +119,8 @@ def _with(rule: Rule, i: int, value: Any) -> Rule:
     """Return the rule with ``value`` for the result (0) or for an argument (from 1 on)."""
 
     def wrong(g: Any, *values: Any, **params: Any) -> Any:
-        return rule(g, *values[:i], value, *values[i + 1 :], **params)
+        used = value if isinstance(g, Tensor) else plain(value)
+        return rule(g, *values[:i], used, *values[i + 1 :], **params)
 
     return wrong
 
