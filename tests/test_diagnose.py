@@ -13,7 +13,7 @@ from faults import EQUIVALENT, FAULTS
 from numpy.testing import assert_allclose
 
 import microbn as mb
-from microbn import engine, kernels
+from microbn import engine, functional, kernels
 from microbn.check.diagnose import diagnose, recorded
 from microbn.check.faults import faults
 from microbn.check.match import assert_gradients_match
@@ -302,6 +302,142 @@ def test_wrong_arguments():
     assert diagnose(normalise, inputs, dy.sum(0), wrt="beta", grad_output=dy).ok
 
 
+# What newcomers wrote ----------------------------------------------------------------------------
+
+X = np.random.default_rng(7).normal(size=(6, 3))
+
+
+def sigmoid(x):
+    with np.errstate(over="ignore"):
+        return 1 / (1 + np.exp(-x))
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda x: np.maximum(x, 0),
+        lambda x: np.maximum(x, 0.1 * x),
+        lambda x: np.minimum(x, 1.0),
+        lambda x: x.max(axis=0),
+        lambda x: x.min(axis=1),
+        lambda x: abs(x),
+        functional.relu,
+        lambda x: functional.relu(x @ np.ones((3, 2))),
+    ],
+)
+def test_a_choice_has_a_gradient_that_can_be_wrong(fn):
+    with pytest.raises(AssertionError, match="The whole gradient is missing"):
+        assert_gradients_match(fn, lambda dy, x: (0 * x,), X)
+
+
+@pytest.mark.parametrize("compare", [np.greater, np.greater_equal])
+@pytest.mark.parametrize("fn", [functional.relu, lambda x: np.maximum(x, 0)])
+def test_where_two_tie_either_may_win(fn, compare):
+    def backward(dy, x):
+        return (dy * compare(x, 0),)
+
+    assert_gradients_match(fn, backward, np.array([0.0, 1.0, -1.0, 0.0]))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("scale", [1, 2, 5, 10, 40])
+def test_a_formula_of_the_result_is_right_where_it_saturates(dtype, scale):
+    def backward(dy, x):
+        return (dy * sigmoid(x) * (1 - sigmoid(x)),)
+
+    for seed in range(5):
+        x = (scale * np.random.default_rng(seed).normal(size=(32, 16))).astype(dtype)
+        assert_gradients_match(functional.sigmoid, backward, x)
+        if scale < 40:
+            assert_gradients_match(lambda x: 1 / (1 + np.exp(-x)), backward, x)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_binary_cross_entropy(dtype):
+    def loss(x, w):
+        return -np.log(functional.sigmoid(x @ w)).mean()
+
+    def backward(dy, x, w):
+        dz = dy * (sigmoid(x @ w) - 1) / np.asarray(len(x), x.dtype)
+        return np.outer(dz, w), x.T @ dz
+
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        x, w = rng.normal(size=(20, 3)).astype(dtype), (3 * rng.normal(size=3)).astype(dtype)
+        assert_gradients_match(loss, backward, x, w)
+
+
+@pytest.mark.parametrize(
+    ("fn", "backward", "cause"),
+    [
+        (np.tanh, lambda dy, x: dy, "1 in place of the derivative of tanh"),
+        (np.tanh, lambda dy, x: dy * (1 - np.tanh(x)), "1 - tanh in place of the derivative"),
+        (np.exp, lambda dy, x: dy, "1 in place of the derivative of exp"),
+        (functional.relu, lambda dy, x: dy, "1 in place of the derivative of relu"),
+        (functional.relu, lambda dy, x: dy * (x < 0), "< 0) in place of the derivative of relu"),
+        (lambda x: (x @ x.T) / np.sqrt(5.0), lambda dy, x: (dy + dy.T) @ x, "÷ 2.236 left out"),
+        (lambda x: x.mean(0), lambda dy, x: dy + 0 * x, "the 1/m of mean lost"),
+    ],
+)
+def test_first_mistakes(fn, backward, cause):
+    with pytest.raises(AssertionError) as error:
+        assert_gradients_match(fn, lambda dy, x: (backward(dy, x),), X)
+    assert cause in " ".join(str(error.value).split())
+
+
+def test_gradients_in_the_wrong_order():
+    def backward(dy, x, gamma, beta):
+        cache = mb.handwritten.forward(x, gamma, beta, 1e-5)[1]
+        dx, dgamma, dbeta = mb.handwritten.backward_closed(dy, cache)
+        return dx, dbeta, dgamma
+
+    *inputs, _ = batch(8, 3)
+    with pytest.raises(AssertionError) as error:
+        assert_gradients_match(normalise, backward, *inputs)
+    assert str(error.value) == (
+        "backward is wrong.\n\nd gamma and d beta came back in each other's place."
+    )
+
+
+def test_a_formula_that_loses_digits_is_not_said_to_be_a_fault():
+    def one_pass(dy, x):
+        mean = x.mean(0)
+        std = np.sqrt((x * x).mean(0) - mean * mean + 1e-5)
+        x_hat = (x - mean) / std
+        return ((dy - dy.mean(0) - x_hat * (dy * x_hat).mean(0)) / std,)
+
+    x = np.random.default_rng(0).normal(size=(64, 5)) + 10
+    with pytest.raises(AssertionError, match=r"loses digits here") as error:
+        assert_gradients_match(lambda x: mb.batch_norm(x), one_pass, x)
+    assert "cause" not in str(error.value)
+
+
+def test_a_loss_is_linear_in_dy_as_well():
+    for wrong in (lambda dy, x: (2 * x / 18,), lambda dy, x: (dy**2 * 2 * x / 18,)):
+        with pytest.raises(AssertionError, match="not linear in dy"):
+            assert_gradients_match(lambda x: (x**2).mean(), wrong, X)
+
+
+def test_what_is_not_finite_by_itself_cannot_be_checked():
+    x = np.array([1.0, np.nan])
+    with pytest.raises(RuntimeError, match=r"true gradient is not finite at \[1\]"):
+        assert_gradients_match(np.tanh, lambda dy, x: (dy * (1 - np.tanh(x) ** 2),), x)
+
+
+def test_more_paths_than_can_be_told_apart():
+    def five(x):
+        for _ in range(5):
+            x = np.tanh(mb.batch_norm(x))
+        return x
+
+    x, dy = np.random.default_rng(1).normal(size=(2, 8, 3))
+    right = mb.grad(five(t := mb.Tensor(x, requires_grad=True)), t, dy).data
+    found = diagnose(five, [x], right + x, grad_output=dy)
+    assert "more than 24 paths" in str(found)
+    assert not found.explanations
+    assert diagnose(five, [x], -right, grad_output=dy).explanations[0].effect == "everything × -1"
+
+
 # In a test ---------------------------------------------------------------------------------------
 
 
@@ -324,6 +460,7 @@ def test_what_the_engineer_reads():
 @pytest.mark.parametrize(
     ("backward", "message"),
     [
+        (lambda dy, x: None, "returned None; return the gradients"),
         (lambda dy, x: (), "came back: 0, and inputs there are 1"),
         (lambda dy, x: (dy, dy), "came back: 2, and inputs there are 1"),
         (lambda dy, x: (None,), "d x is missing: None came back"),

@@ -17,7 +17,7 @@ import numpy as np
 
 from .. import engine
 from ..dispatch import plain
-from ..errors import OperandError, ShapeError, describe
+from ..errors import GradientError, OperandError, ShapeError, describe
 from ..graph.paths import written
 from ..graph.tracer import trace as traced
 from ..kernels import Array
@@ -26,6 +26,8 @@ from . import explain
 from .explain import Explanation
 from .reference import Reference
 from .terms import Terms
+
+LOST = 1000  # eps: what is off by less is no fault that could be named
 
 
 @dataclass(frozen=True)
@@ -114,19 +116,28 @@ def diagnose(
 
 def judged(terms: Terms, found: Array, what: str) -> Diagnosis:
     """Diagnose a gradient of the right shape and dtype."""
+    if not np.isfinite(terms.total).all():
+        at = [*map(int, np.argwhere(~np.isfinite(terms.total))[0])]
+        raise GradientError(
+            f"{what} cannot be checked: the true gradient is not finite at {at}; give other inputs"
+        )
     off = found - terms.total
     notes = tuple(_notes(terms))
     if (np.abs(off) <= terms.tolerance).all():
         paths = [_counted(term, np.array(1.0), "1") for term in terms.paths]
         return Diagnosis(True, what, tuple(paths), residual=np.zeros_like(off), notes=notes)
     worst = np.unravel_index(np.argmax(_excess(off, terms)), off.shape)
-    error = f"at {[*map(int, worst)]} it is {found[worst]:.4g}, and should be "
-    error += f"{terms.total[worst]:.4g}"
-    if not off.ndim:
-        error = f"it is {found:.4g}, and should be {terms.total:.4g}"
+    error = f"at {[*map(int, worst)]} " * bool(off.ndim) + "it is {}, and should be {}"
+    error = error.format(*_apart(found[worst], terms.total[worst]))
     if not np.isfinite(found).all():
         bad = int(np.sum(~np.isfinite(found)))
         return Diagnosis(False, what, error=f"{bad} of {found.size} entries are not finite")
+    lost = float(np.max(np.abs(off)) / max(np.max(terms.size), np.finfo(float).tiny))
+    if lost <= LOST * terms.eps:
+        text = (
+            f"It differs by {lost:.1g} of the largest terms only: a formula that loses digits here."
+        )
+        return Diagnosis(False, what, (), (Explanation("rounding", text),), off, error, notes)
     explanations = explain.all_that_fit(terms, found)
     coefficients = explain.coefficients(terms, off, explanations)
     paths = [
@@ -135,6 +146,12 @@ def judged(terms: Terms, found: Array, what: str) -> Diagnosis:
     residual = explanations[0].residual if explanations else off
     notes = (*notes, *explain.remarks(terms, off, explanations))
     return Diagnosis(False, what, tuple(paths), tuple(explanations), residual, error, notes)
+
+
+def _apart(found: float, wanted: float) -> tuple[str, str]:
+    """Write two numbers with as many digits as tell them apart."""
+    texts = ((f"{found:.{n}g}", f"{wanted:.{n}g}") for n in range(4, 18))
+    return next((pair for pair in texts if pair[0] != pair[1]), (str(found), str(wanted)))
 
 
 def _excess(off: Array, terms: Terms) -> Array:

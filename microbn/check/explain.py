@@ -12,7 +12,7 @@ from .. import engine, kernels
 from ..graph.paths import Link, title
 from ..kernels import Array
 from ..tensor import Tensor
-from .faults import faults, summed
+from .faults import faults, lookalikes, summed
 from .fit import channels, counts, factor_of, fits, solve, values
 from .terms import MOST, SUMS, Branch, Terms
 from .variants import STAGES, gradient, variants
@@ -84,6 +84,8 @@ def _of_branches(terms: Terms, off: Array) -> Iterator[Explanation]:
             if not fits(left, terms, (np.abs(factor - 1) * np.abs(branch.value))):
                 continue
             snapped = snap(factor, loose, counts(terms), values(terms, factor.shape))
+            if not _labels(terms, branch):  # on a path that is null
+                break
             if snapped is None and factor.size == off.size > 1:
                 continue  # each entry has a factor of its own: anything can be written like this
             yield _factor(terms, branch, factor, snapped, left, len(axes))
@@ -157,7 +159,7 @@ def _of_rules(terms: Terms, off: Array) -> Iterator[Explanation]:
     for link in links:
         call, right = link.consumer, terms.flows[link]
         g = _cotangent(terms, call)
-        for fault in faults(link, among=stages):
+        for fault in (*faults(link, among=stages), *lookalikes(link)):
             if fault.operand is None or call.op is None:
                 continue
             with np.errstate(all="ignore"):
@@ -172,7 +174,7 @@ def _of_rules(terms: Terms, off: Array) -> Iterator[Explanation]:
                 continue
             used, meant = fault.operand
             effect = f"operand: {used} in place of {meant}"
-            if used == "1":
+            if used == "1" and fault.text.endswith("left out"):
                 effect = f"{title(link.input)} × 1/{meant}"
             cause = f"{fault.text} on the way from {title(call)} to {title(link.input)}"
             said = f"d {title(link.input)} is computed with a wrong operand."
@@ -246,12 +248,15 @@ def _of_paths(terms: Terms, off: Array) -> Iterator[Explanation]:
         texts = [k or _number(f) for k, f in zip(known, factors, strict=True)]
         labels = [t.label for t in terms.paths]
         wrong = [(label, text) for label, text in zip(labels, texts, strict=True) if text != "1"]
+        if None in known or not wrong or len(set(labels)) < len(labels):
+            continue  # with enough numbers of any size, anything can be written so
+        if len(wrong) == len(texts) and len(set(texts)) == 1:
+            wrong = [("everything", texts[0])]
         effect = " and ".join(f"{label} × {text}" for label, text in wrong)
         text = " ".join(_sentence([label], text) for label, text in wrong)
-        rank = UNKNOWN + 1 if None in known else 3
         gone = [label for label, text in wrong if text == "0" and label != "direct"]
         causes_ = [f"{' and '.join(gone)} taken for constants"] if len(gone) > 1 else []
-        yield Explanation(effect, text, tuple(causes_), tuple(factors), left, rank)
+        yield Explanation(effect, text, tuple(causes_), tuple(factors), left, 3)
         return
 
 
@@ -318,7 +323,7 @@ def remarks(terms: Terms, off: Array, explanations: Sequence[Explanation]) -> It
         yield f"There are more than {MOST} paths to {terms.x.name}: edges were tried one by one."
     if not explanations:
         yield _located(terms, off)
-    elif len(terms.paths) > 1 and solve(terms, off, ()) is None:
+    elif explanations[0].rank >= UNKNOWN and terms.paths and solve(terms, off, ()) is None:
         yield (
             "At this size the paths' contributions depend on one another, so that they cannot all "
             "be told apart: give a larger batch."
@@ -337,4 +342,7 @@ def _located(terms: Terms, residual: Array) -> str:
             if len(at) <= min(4, residual.shape[a] // 2)
         ]
         share += f" ({'; '.join(few)})" * bool(few)
-    return f"No single fault, and no combination of paths, explains it: {share}."
+    return (
+        f"No single fault, and no combination of paths, explains it: {share}. Give the staged "
+        "gradients to compare, which finds the stage."
+    )

@@ -115,6 +115,30 @@ def _of_operands(link: Link, rule: Rule, among: Sequence[Tensor]) -> Iterator[Fa
             yield Fault(link, text, _with(rule, i, 1.0), operand=("1", title(operand)))
 
 
+UNARY = (ops.tanh, ops.exp, ops.log, ops.sqrt, ops.relu, ops.sin, ops.cos, ops.abs)
+
+
+def lookalikes(link: Link) -> Iterator[Fault]:
+    """Yield what is taken for the derivative of a function of one value, and is not."""
+    call = link.consumer
+    if call.op not in UNARY:
+        return
+    f, x = title(call), title(link.input)
+    derivative = f"the derivative of {call.op.name}"
+    wrong: dict[str, Rule] = {
+        "1": lambda g, out, x: g,
+        f: lambda g, out, x: g * out,
+        x: lambda g, out, x: g * x,
+        f"{f}**2": lambda g, out, x: g * out * out,
+        f"1 - {f}": lambda g, out, x: g * (1 - out),
+        f"({x} > 0)": lambda g, out, x: g * (x > 0),
+        f"({x} < 0)": lambda g, out, x: g * (x < 0),
+        f"{f} * (1 - {f})": lambda g, out, x: g * out * (1 - out),
+    }
+    for used, rule in wrong.items():
+        yield Fault(link, f"{used} in place of {derivative}", rule, operand=(used, derivative))
+
+
 def _with(rule: Rule, i: int, value: Any) -> Rule:
     """Return the rule with ``value`` for the result (0) or for an argument (from 1 on)."""
 

@@ -58,6 +58,8 @@ def counts(terms: Terms) -> list[int]:
         sizes = [summed(link)]
         if call.op in (ops.mean, ops.sum):
             sizes.append(x.size // max(call.size, 1))
+        if call.op is ops.matmul and link.position == 1 and call.ndim > 1:
+            sizes.append(call.shape[-2])  # of so many rows, the gradient of a weight is the sum
         found |= dict.fromkeys(n for n in sizes if n > 1)
     return list(found)
 
@@ -72,6 +74,9 @@ def values(terms: Terms, shape: tuple[int, ...]) -> dict[str, Array]:
             full = (1,) * (len(shape) - t.ndim) + t.shape
             if full == shape or t.size == 1:
                 found.setdefault(t.name, t.data.reshape(full))
+        for c in t.inputs if t.op in (ops.mul, ops.div) else ():
+            if isinstance(c, int | float | np.number) and c not in (0, 1, -1):
+                found.setdefault(f"{c:.4g}", np.asarray(float(c)))
     return found
 
 

@@ -125,9 +125,12 @@ class Reference:
     ) -> Array:
         """Pull the cotangent of ``t`` back along one edge."""
         args, out = _arguments(t, values), values[t]
+        if rng is not None and t.op in CHOICES:
+            args = _untied(args, self._eps[t], rng)
+            out = t.op.kernel(*args, **t.params)
         flow = np.asarray(rule(g, out, *args, **t.params))
         if rng is not None:
-            flow = _moved(flow, self._eps[x] * _rounding_of_rule(t, rule, g, out, args), rng)
+            flow = _moved(flow, self._eps[x] * _rounding_of_rule(t, rule, g, flow, args), rng)
         terms, flow = flow, np.asarray(kernels.sum_to(flow, shape=x.shape))
         if rng is not None and terms.shape != x.shape:
             flow = _moved(flow, self._eps[x] * _rounding_of_sum(terms, x.shape), rng)
@@ -149,7 +152,7 @@ def _arguments(t: Tensor, values: Mapping[Tensor, Array]) -> list[Any]:
     ]
 
 
-def _moved(value: Array, amount: Array, rng: np.random.Generator | None) -> Array:
+def _moved(value: Array, amount: Array | float, rng: np.random.Generator | None) -> Array:
     return value if rng is None else value + amount * rng.standard_normal(np.shape(value))
 
 
@@ -161,7 +164,17 @@ def _shuffled(items: Sequence[Any], rng: np.random.Generator | None) -> list[Any
 # How large rounding is, in units of the precision -------------------------------------------------
 
 
-def _rounding_of_call(t: Tensor, args: Sequence[Any], out: Array) -> Array:
+# What chooses among its arguments, or moves them about, rounds nothing.
+CHOICES = (ops.maximum, ops.minimum, ops.max, ops.min, ops.relu, ops.abs)
+MOVES = (
+    *(ops.neg, ops.where, ops.reshape, ops.squeeze, ops.expand_dims, ops.transpose, ops.index),
+    *(ops.broadcast_to, ops.concatenate, ops.stack),
+)
+
+
+def _rounding_of_call(t: Tensor, args: Sequence[Any], out: Array) -> Array | float:
+    if t.op in CHOICES or t.op in MOVES:
+        return 0.0
     if t.op is ops.sum or t.op is ops.mean:
         n = np.size(args[0]) / max(np.size(out), 1)
         keepdims = t.op.fn(args[0], axis=t.params["axis"], keepdims=True).shape
@@ -172,10 +185,25 @@ def _rounding_of_call(t: Tensor, args: Sequence[Any], out: Array) -> Array:
     return np.abs(out)
 
 
-def _rounding_of_rule(t: Tensor, rule: Rule, g: Array, out: Array, args: Sequence[Any]) -> Array:
+def _rounding_of_rule(t: Tensor, rule: Rule, g: Array, flow: Array, args: Sequence[Any]) -> Array:
     if t.op is ops.matmul:  # a sum of products again
-        return np.asarray(rule(np.abs(g), np.abs(out), *map(np.abs, args)))
-    return np.abs(rule(g, out, *args, **t.params))
+        return np.asarray(rule(np.abs(g), np.abs(t.data), *map(np.abs, args)))
+    if t.op in (ops.add, ops.sub) and any(np.ndim(a) == 0 for a in args):
+        # From 1 + z, which people compute with, z is known only so well: so s * (1 - s) is off.
+        z = next((a for a in args if np.ndim(a)), args[0])
+        return np.asarray(np.abs(g) * np.clip(np.abs(t.data) / (np.abs(z) + TINY), 1, 1 / TINY))
+    return np.abs(flow)
+
+
+TINY = 1e-290
+
+
+def _untied(args: Sequence[Any], eps: float, rng: np.random.Generator) -> list[Any]:
+    """Move arguments a little, so that those that tie no longer do: either may win."""
+    return [
+        _moved(a, eps * np.abs(a) + TINY, rng) if getattr(a, "dtype", None) == np.float64 else a
+        for a in args
+    ]
 
 
 def _rounding_of_sum(terms: Array, shape: tuple[int, ...]) -> Array:

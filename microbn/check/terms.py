@@ -47,7 +47,7 @@ class Terms:
     def __init__(self, reference: Reference, x: Tensor) -> None:
         self.output, self.seed = reference.output, reference.seed
         self.x, self.total = reference.wide[x], reference.gradients[x]
-        self.tolerance = reference.tolerances[x]
+        self.tolerance, self.eps = reference.tolerances[x], float(np.finfo(x.dtype).eps)
         self.flows = Pass(self.output, self.seed).flows
 
     def pull(self, link: Link, flow: Array) -> Array:

@@ -89,6 +89,10 @@ def causes(link: Link, factor: str) -> Iterator[str]:
             "averaged, not summed" if factor == "1/m" else "summed up m times"
         )
     for i, other in enumerate(call.inputs):
+        if isinstance(other, int | float | np.number) and call.op in (ops.mul, ops.div):
+            c = f"{other:.4g}"
+            if factor == (c if call.op is ops.div else f"1/{c}") and i == 1 - link.position:
+                yield f"the {call.op.label} {c} left out"
         if isinstance(other, Tensor) and i != link.position and call.op in (ops.mul, ops.div):
             name = title(other)
             left_out = f"1/{name}" if call.op is ops.mul else name
