@@ -497,7 +497,7 @@ def errors():
     yield trace, {"x": dy}, dy[0], ShapeError, "must have the same shape, (8, 3)"
     yield trace, {plain: dy}, dy, GradientError, "plain (8, 3) float64 requires no gradient"
     yield pair, {"x": dy}, dy, ShapeError, "starts from one output, not from 2"
-    yield x, {"x": dy}, dy, OperandError, "must be a Tensor, not array (8, 3) float64"
+    yield x, {"x": dy}, dy, OperandError, "or its output, not array (8, 3) float64"
     yield plain, {"plain": dy}, dy, GradientError, "requires no gradient"
 
 

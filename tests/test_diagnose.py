@@ -485,6 +485,27 @@ def test_integers_need_no_gradient():
     assert_gradients_match(mb.functional.cross_entropy, backward, logits, targets)
 
 
+def test_wrong_calls_name_the_remedy():
+    *inputs, dy = batch(8, 3)
+    with pytest.raises(ShapeError, match=r"grad_output given for .* same shape"):
+        assert_gradients_match(normalise, normalise, *inputs, grad_output=np.ones(4))
+    with pytest.raises(OperandError, match=r"second function, the backward pass, not array"):
+        assert_gradients_match(normalise, *inputs)
+    with pytest.raises(OperandError, match=r"a sequence of its inputs are needed, as in"):
+        diagnose(normalise, inputs[0], dy, grad_output=dy)
+    with pytest.raises(OperandError, match=r"one gradient, an array, not"):
+        diagnose(normalise, inputs, tuple(inputs), grad_output=dy)
+    with pytest.raises(ShapeError, match=r"nothing to check: .* returned Tensor \(0, 3\)"):
+        diagnose(lambda x: x * 2, [np.ones((0, 3))], np.ones((0, 3)), grad_output=dy)
+    with pytest.raises(OperandError, match=r"compare takes what mb\.trace"):
+        mb.check.compare(normalise, {"x": dy}, dy)
+    with pytest.raises(ShapeError, match=r"no gradients were given"):
+        mb.check.compare(mb.trace(normalise, *inputs), {}, dy)
+    with pytest.raises(ShapeError, match=r"order=0 must be 1 or more"):
+        mb.check.gradcheck(np.tanh, inputs[0], order=0)
+    assert mb.check.adequacy(mb.check.gradcheck, np.tanh, [inputs[2]], wrt=0).score == 1
+
+
 def test_nothing_of_the_users_changes():
     *inputs, dy = batch(8, 3)
     x = mb.Tensor(inputs[0], requires_grad=True)

@@ -363,8 +363,8 @@ def test_a_function_that_changes_its_inputs():
 @pytest.mark.parametrize(
     ("fn", "inputs", "words"),
     [
-        (np.exp, (), "floating array, not nothing"),
-        (np.add, (2.0, np.arange(3)), r"not 2.0, array \(3,\) int64: use .astype\(float\)"),
+        (np.exp, (), r"floating array .* was given nothing; use"),
+        (np.add, (2.0, np.arange(3)), r"was given 2.0, array \(3,\) int64; use .astype\(float\)"),
         (lambda x: x.data, (X,), r"fn returned array \(3, 2\) float64, .* one floating Tensor"),
         (lambda x: float(x.sum()), (X,), "fn returned 10.5, which cannot"),
         (lambda x: (x, x), (X,), r"\(tuple\), which cannot"),

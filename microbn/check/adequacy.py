@@ -86,7 +86,7 @@ class Adequacy(NamedTuple):
 
 @np.errstate(all="ignore")  # mutants may divide by zero
 def adequacy(
-    check: Function, fn: Function, inputs: Sequence[Any], *, wrt: Sequence[int] | None = None
+    check: Function, fn: Function, inputs: Sequence[Any], *, wrt: int | Sequence[int] | None = None
 ) -> Adequacy:
     """Say which faults in the backward pass of ``fn`` a check of it would notice, and which not.
 
@@ -106,7 +106,8 @@ def adequacy(
     20 of 61 faults would be caught. ...
     """
     first = first_call(fn, inputs)
-    wanted = {*first.args} if wrt is None else {*wrt}
+    only = [wrt] if isinstance(wrt, int) else wrt
+    wanted = {*first.args} if only is None else {*only}
     places = [*first.places(wanted & first.args.keys())]
     if not wanted <= first.args.keys() or not places:
         raise ShapeError(

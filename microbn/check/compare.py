@@ -63,6 +63,8 @@ def compare(
     dy = np.ones(output.shape) if grad_output is None else plain(grad_output)
     dy = like(output, dy, True, "gradient")
     given = _stages(output, names, stages)
+    if not given:
+        raise ShapeError("compare: no gradients were given; give them by the names of values")
     with np.errstate(all="ignore"):
         return Comparison(_rows(output, dy, given))
 
@@ -70,6 +72,11 @@ def compare(
 def _output_of(trace: Any) -> tuple[Tensor, Mapping[int, str]]:
     """Return the only output, and names by id; refuse what cannot be differentiated any more."""
     traced = isinstance(trace, Trace)
+    if not traced and not isinstance(trace, Tensor):
+        raise OperandError(
+            f"compare takes what mb.trace(fn, *inputs) returned, or its output, not "
+            f"{describe(trace)}"
+        )
     outputs, names = (trace.outputs, trace.notes.names) if traced else ((trace,), {})
     if len(outputs) != 1:
         raise ShapeError(

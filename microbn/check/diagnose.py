@@ -107,6 +107,11 @@ def diagnose(
     """
     output, leaves = recorded(fn, inputs)
     x = _input(leaves, wrt)
+    if not hasattr(gradient, "shape") and not isinstance(gradient, float | int):
+        raise OperandError(
+            f"diagnose looks at one gradient, an array, not {describe(gradient)}: that of "
+            f"{x.name}; wrt= says of which input it is"
+        )
     found = np.asarray(plain(gradient))
     if (misfit := complaint(x, found)) is not None:
         return misfit
@@ -130,8 +135,9 @@ def judged(terms: Terms, found: Array, what: str) -> Diagnosis:
     error = f"at {[*map(int, worst)]} " * bool(off.ndim) + "it is {}, and should be {}"
     error = error.format(*_apart(found[worst], terms.total[worst]))
     if not np.isfinite(found).all():
-        bad = int(np.sum(~np.isfinite(found)))
-        return Diagnosis(False, what, error=f"{bad} of {found.size} entries are not finite")
+        bad = np.argwhere(~np.isfinite(found))
+        error = f"{len(bad)} of {found.size} entries are not finite, the first at "
+        return Diagnosis(False, what, error=error + str([*map(int, bad[0])]))
     lost = float(np.max(np.abs(off)) / max(np.max(terms.size), np.finfo(float).tiny))
     if lost <= LOST * terms.eps:
         text = (
@@ -176,6 +182,11 @@ def recorded(fn: Callable[..., Any], inputs: Sequence[Any]) -> tuple[Tensor, lis
 
     Floating inputs become leaves of their own, named as ``fn`` names its arguments.
     """
+    if not callable(fn) or hasattr(inputs, "shape") or not isinstance(inputs, Sequence):
+        raise OperandError(
+            f"a function and a sequence of its inputs are needed, as in (forward, [x, w]), not "
+            f"{describe(fn)} and {describe(inputs)}"
+        )
     leaves = [_leaf(a, name) for a, name in zip(inputs, _names(fn, len(inputs)), strict=True)]
     if not any(isinstance(a, Tensor) for a in leaves):
         raise OperandError(
@@ -187,6 +198,8 @@ def recorded(fn: Callable[..., Any], inputs: Sequence[Any]) -> tuple[Tensor, lis
         found = ", ".join(map(describe, trace.outputs))
         raise ShapeError(f"{trace.name} returned {found}; a gradient is that of one output")
     output = trace.outputs[0]
+    if not output.size:
+        raise ShapeError(f"there is nothing to check: {trace.name} returned {describe(output)}")
     if output.requires_grad:
         for t in engine.toposort(output):
             if t.op is not None and t.name is None:

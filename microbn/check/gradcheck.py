@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..context import recording
-from ..errors import OperandError, describe
+from ..errors import OperandError, ShapeError, describe
 from ..kernels import Array
 from ..tensor import Tensor
 from .differences import (
@@ -51,7 +51,12 @@ def gradcheck(
     names = {i: _label(i, a) for i, a in enumerate(inputs) if _is_floating(a)}
     if not names:
         given = ", ".join(map(describe, inputs)) or "nothing"
-        raise OperandError(f"gradcheck needs a floating array, not {given}: use .astype(float)")
+        raise OperandError(
+            f"gradcheck needs a floating array to differentiate by, and was given {given}; use "
+            ".astype(float), or np.array(0.5) for a number"
+        )
+    if not isinstance(order, int) or order < 1:
+        raise ShapeError(f"gradcheck: order={order!r} must be 1 or more, an int")
     values = [a.data if i in names and isinstance(a, Tensor) else a for i, a in enumerate(inputs)]
     arrays = {name: np.array(values[i]) for i, name in names.items()}
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import describe
+from ..dispatch import like, plain
+from ..errors import OperandError, describe
 from ..kernels import Array
 from ..tensor import Tensor
 from .diagnose import complaint, judged, recorded
@@ -51,6 +52,11 @@ def assert_gradients_match(
     >>> assert_gradients_match(forward, backward, rng.normal(size=(5, 3)), rng.normal(size=(3, 2)))
     """
     __tracebackhide__ = True
+    if not callable(hand_backward):
+        raise OperandError(
+            "assert_gradients_match(composed, hand_backward, *inputs) needs a second function, "
+            f"the backward pass, not {describe(hand_backward)}"
+        )
     output, leaves = recorded(composed, inputs)
     arrays = [np.array(a.data) if isinstance(a, Tensor) else a for a in leaves]
     dy = _cotangent(output, grad_output, seed)
@@ -71,7 +77,7 @@ def assert_gradients_match(
 
 def _cotangent(output: Tensor, grad_output: Any, seed: int) -> Array:
     if grad_output is not None:
-        return np.array(grad_output.data if isinstance(grad_output, Tensor) else grad_output)
+        return np.asarray(like(output, plain(grad_output), True, "grad_output"))
     if output.size == 1:
         return np.ones(output.shape, output.dtype)
     rng = np.random.default_rng((seed, SALT))
