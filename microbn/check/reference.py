@@ -164,17 +164,7 @@ def _shuffled(items: Sequence[Any], rng: np.random.Generator | None) -> list[Any
 # How large rounding is, in units of the precision -------------------------------------------------
 
 
-# What chooses among its arguments, or moves them about, rounds nothing.
-CHOICES = (ops.maximum, ops.minimum, ops.max, ops.min, ops.relu, ops.abs)
-MOVES = (
-    *(ops.neg, ops.where, ops.reshape, ops.squeeze, ops.expand_dims, ops.transpose, ops.index),
-    *(ops.broadcast_to, ops.concatenate, ops.stack),
-)
-
-
-def _rounding_of_call(t: Tensor, args: Sequence[Any], out: Array) -> Array | float:
-    if t.op in CHOICES or t.op in MOVES:
-        return 0.0
+def _rounding_of_call(t: Tensor, args: Sequence[Any], out: Array) -> Array:
     if t.op is ops.sum or t.op is ops.mean:
         n = np.size(args[0]) / max(np.size(out), 1)
         keepdims = t.op.fn(args[0], axis=t.params["axis"], keepdims=True).shape
@@ -195,6 +185,7 @@ def _rounding_of_rule(t: Tensor, rule: Rule, g: Array, flow: Array, args: Sequen
     return np.abs(flow)
 
 
+CHOICES = (ops.maximum, ops.minimum, ops.max, ops.min, ops.relu, ops.abs)
 TINY = 1e-290
 
 
