@@ -409,6 +409,27 @@ def test_first_mistakes(fn, backward, cause):
     assert cause in " ".join(str(error.value).split())
 
 
+def test_another_dtype_does_not_hide_wrong_values():
+    inputs = [a.astype(np.float32) for a in batch(8, 3)[:3]]
+    for factor, cause in ((1, "promoted to"), (2, "is twice what it should be")):
+
+        def backward(dy, *inputs, factor=factor):
+            cache = mb.handwritten.forward(*inputs, 1e-5)[1]
+            dx, *rest = mb.handwritten.backward_closed(dy, cache)
+            return factor * dx.astype(np.float64), *rest
+
+        with pytest.raises(AssertionError, match="it is float64, and x is float32") as error:
+            assert_gradients_match(normalise, backward, *inputs)
+        assert cause in str(error.value).replace("\n", " ")
+
+
+def test_what_nothing_depends_on_needs_no_gradient():
+    assert_gradients_match(lambda x, y: x * 2, lambda dy, x, y: (2 * dy, None), X, X)
+    assert_gradients_match(lambda x, y: x * 2, lambda dy, x, y: (2 * dy, 0 * y), X, X)
+    with pytest.raises(AssertionError, match="d y is wrong: nothing depends on y: it is 0"):
+        assert_gradients_match(lambda x, y: x * 2, lambda dy, x, y: (2 * dy, dy), X, X)
+
+
 def test_gradients_in_the_wrong_order():
     def backward(dy, x, gamma, beta):
         cache = mb.handwritten.forward(x, gamma, beta, 1e-5)[1]
@@ -487,7 +508,7 @@ def test_what_the_engineer_reads():
         (lambda dy, x: None, "returned None; return the gradients"),
         (lambda dy, x: (), "came back: 0, and inputs there are 1"),
         (lambda dy, x: (dy, dy), "came back: 2, and inputs there are 1"),
-        (lambda dy, x: (None,), "d x is missing: None came back"),
+        (lambda dy, x: (None,), "d x is wrong: None came back"),
         (lambda dy, x: (x.fill(0), dy)[1:], "wrote into input 0; work on a copy"),
         (lambda dy, x: (dy.__imul__(2),), "wrote into dy"),
         (lambda dy, x: (2 * x + 0 * dy,), "not linear in dy"),

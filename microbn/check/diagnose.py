@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from textwrap import fill
 from typing import Any
 
@@ -112,11 +112,29 @@ def diagnose(
             f"diagnose looks at one gradient, an array, not {describe(gradient)}: that of "
             f"{x.name}; wrt= says of which input it is"
         )
-    found = np.asarray(plain(gradient))
-    if (misfit := complaint(x, found)) is not None:
-        return misfit
-    reference = Reference(output, _cotangent(output, grad_output))
-    return judged(Terms(reference, x), found.astype(np.float64), f"d {x.name}")
+    return examined(Reference(output, _cotangent(output, grad_output)), x, gradient)
+
+
+def examined(reference: Reference, x: Tensor, given: Any) -> Diagnosis:
+    """Diagnose what came back as the gradient of an input, if anything did."""
+    what, reached = f"d {x.name}", x in reference.gradients
+    if given is None:
+        return Diagnosis(not reached, what, error=f"None came back for {describe(x)}")
+    found = np.asarray(plain(given))
+    if found.shape != x.shape:  # which broadcasting might hide
+        why = explain.of_shape(found.shape, x.shape)
+        error = f"it has shape {found.shape}, and {x.name} has {tuple(x.shape)}"
+        return Diagnosis(False, what, explanations=(why,), error=error)
+    if not reached:
+        return Diagnosis(not found.any(), what, error=f"nothing depends on {x.name}: it is 0")
+    diagnosis = judged(Terms(reference, x), found.astype(x.dtype).astype(np.float64), what)
+    if found.dtype == x.dtype:
+        return diagnosis
+    error = f"it is {found.dtype}, and {x.name} is {x.dtype}"
+    if diagnosis.ok:
+        why = explain.of_dtype(found.dtype, x.dtype)
+        return Diagnosis(False, what, explanations=(why,), error=error)
+    return replace(diagnosis, notes=(*diagnosis.notes, f"Besides, {error}."))
 
 
 def judged(terms: Terms, found: Array, what: str) -> Diagnosis:
@@ -193,6 +211,7 @@ def recorded(fn: Callable[..., Any], inputs: Sequence[Any]) -> tuple[Tensor, lis
             f"nothing to differentiate by: the inputs are {', '.join(map(describe, inputs))}; "
             "give floating arrays, or Tensors"
         )
+    __tracebackhide__ = True  # by pytest, which shows the function that fails
     trace = traced(fn, *leaves)
     if len(trace.outputs) != 1:
         found = ", ".join(map(describe, trace.outputs))
@@ -252,24 +271,3 @@ def _cotangent(output: Tensor, grad_output: Any) -> Any:
             )
         return np.ones(output.shape)
     return grad_output
-
-
-def complaint(x: Tensor, found: Array) -> Diagnosis | None:
-    """Complain of another shape or dtype, before broadcasting hides it."""
-    name = x.name
-    what = f"d {name}"
-    if found.shape != x.shape:
-        return Diagnosis(
-            False,
-            what,
-            explanations=(explain.of_shape(found.shape, x.shape),),
-            error=f"it has shape {found.shape}, and {name} has {tuple(x.shape)}",
-        )
-    if found.dtype != x.dtype:
-        return Diagnosis(
-            False,
-            what,
-            explanations=(explain.of_dtype(found.dtype, x.dtype),),
-            error=f"it is {found.dtype}, and {name} is {x.dtype}",
-        )
-    return None

@@ -14,12 +14,11 @@ from ..errors import OperandError, ShapeError, describe
 from ..graph.nullpaths import NullPath
 from ..kernels import Array
 from ..tensor import Tensor
-from .diagnose import Diagnosis, complaint, judged, recorded
+from .diagnose import Diagnosis, examined, recorded
 from .laws import AXIS, LOSS, Row, laws
 from .match import GradientMismatch, _call, _cotangent, _of_calls
 from .null import null_paths
 from .reference import Reference
-from .terms import Terms
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -276,17 +275,8 @@ class _Case:
 
     def _complaints(self, x: Tensor, found: Any) -> Iterator[str]:
         """Yield what is wrong with a gradient, paragraph by paragraph."""
-        what = f"d {x.name}"
-        if found is None:
-            yield f"{what} is missing: None came back for {describe(x)}."
-        elif (misfit := complaint(x, found)) is not None:  # which is false
-            yield from _paragraphs(misfit)
-        elif x not in self.reference.gradients:
-            if found.any():
-                yield f"{what} is wrong: nothing depends on {x.name}."
-        else:
-            diagnosis = judged(Terms(self.reference, x), found.astype(np.float64), what)
-            yield from () if diagnosis.ok else _paragraphs(diagnosis)
+        diagnosis = examined(self.reference, x, found)
+        yield from () if diagnosis.ok else _paragraphs(diagnosis)
 
     def _error(self, x: Tensor, found: Array | None) -> float:
         """Return the worst error compared to the largest entry, NaN if that means nothing."""

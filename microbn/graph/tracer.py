@@ -106,6 +106,7 @@ def trace(fn: Any, *args: Any, **kwargs: Any) -> Trace:
     >>> trace.graph.nodes[4].source.text
     'var = np.mean(centered**2, axis=0)'
     """
+    __tracebackhide__ = True  # by pytest, which shows the function that fails
     if not callable(fn):
         raise OperandError(
             f"trace calls a function, and {describe(fn)} is none; give the function and what to "
