@@ -409,6 +409,14 @@ def test_first_mistakes(fn, backward, cause):
     assert cause in " ".join(str(error.value).split())
 
 
+def test_a_factor_that_is_taken_twice():
+    *inputs, dy = batch(8, 3)
+    right = mb.handwritten.backward_closed(dy, mb.handwritten.forward(*inputs, 1e-5)[1])[0]
+    found = diagnose(normalise, inputs, right * inputs[1], grad_output=dy)
+    assert found.explanations[0].effect == "everything × gamma"
+    assert found.explanations[0].causes == ("gamma taken twice",)
+
+
 def test_another_dtype_does_not_hide_wrong_values():
     inputs = [a.astype(np.float32) for a in batch(8, 3)[:3]]
     for factor, cause in ((1, "promoted to"), (2, "is twice what it should be")):

@@ -98,6 +98,8 @@ def causes(link: Link, factor: str) -> Iterator[str]:
             left_out = f"1/{name}" if call.op is ops.mul else name
             if factor == left_out and link.position == 0:
                 yield f"{name} left out"
+            elif factor == (name if call.op is ops.mul else f"1/{name}") and link.position == 0:
+                yield f"{name} taken twice"
             elif factor == f"1/{name}**2" and call.op is ops.mul:
                 yield f"divided by {name} in place of multiplied"
 
