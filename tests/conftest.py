@@ -18,6 +18,13 @@ EXPECTED = (  # what the reason of such a skip begins with
 )
 
 
+@pytest.fixture
+def no_dot(monkeypatch):
+    """Nothing but what pip installs with microbn itself: no program dot, no extra ``png``."""
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr("microbn.graph.layout.resvg_py", None)
+
+
 def pytest_configure(config):
     if os.environ.get("MICROBN_CI"):
         config.pluginmanager.register(Watch())

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+from test_twin import network
 
 import microbn as mb
 from microbn.data import students
@@ -32,15 +33,6 @@ def batch_norm(kind=mb.nn.Parameter):
     for weight in weights:
         weight.requires_grad = True
     return mb.batch_norm(leaf(students().features, "x"), *weights).named("y")
-
-
-def network():
-    rng = np.random.default_rng(0)
-    model = mb.nn.Sequential(
-        mb.nn.Linear(3, 4, rng=rng), mb.nn.BatchNorm1d(4), mb.nn.ReLU(), mb.nn.Linear(4, 2, rng=rng)
-    )
-    x = rng.standard_normal((5, 3)).astype(np.float32)
-    return mb.functional.cross_entropy(model(x), np.array([0, 1, 1, 0, 1]))
 
 
 def twice():

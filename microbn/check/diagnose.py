@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from textwrap import fill
 from typing import Any
 
@@ -25,7 +25,7 @@ from ..tensor import Tensor
 from . import explain
 from .explain import Explanation
 from .reference import Reference
-from .terms import Terms
+from .terms import Term, Terms
 
 LOST = 1000  # eps: what is off by less is no fault that could be named
 
@@ -59,7 +59,7 @@ class Diagnosis:
     explanations: tuple[Explanation, ...] = ()
     residual: Array | None = None
     error: str = ""
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return self.ok
@@ -67,14 +67,16 @@ class Diagnosis:
     def __str__(self) -> str:
         if self.ok:
             return " ".join([f"{self.what} is right.", *self.notes])
-        lines = [f"{self.what} is wrong: {self.error}."]
-        if self.explanations:
-            first, *others = self.explanations
-            lines.append(str(first))
-            lines += [f"As well possible: {other}" for other in others[:3]]
-            if len(others) > 3:
-                lines.append(f"{len(others) - 3} more explanations fit.")
-        return "\n".join(fill(line, 96) for line in [*lines, *self.notes])
+        return "\n".join(fill(text, 96) for text in self.paragraphs())
+
+    def paragraphs(self) -> Iterator[str]:
+        """Yield what is wrong, sentence by sentence, each in one line."""
+        yield f"{self.what} is wrong: {self.error}."
+        for i, explanation in enumerate(self.explanations[:4]):
+            yield f"As well possible: {explanation}" if i else str(explanation)
+        if (more := len(self.explanations) - 4) > 0:
+            yield f"{more} more explanation{'s fit' if more > 1 else ' fits'}."
+        yield from self.notes
 
 
 def diagnose(
@@ -149,13 +151,14 @@ def judged(terms: Terms, found: Array, what: str) -> Diagnosis:
     if (np.abs(off) <= terms.tolerance).all():
         paths = [_counted(term, np.array(1.0), "1") for term in terms.paths]
         return Diagnosis(True, what, tuple(paths), residual=np.zeros_like(off), notes=notes)
-    worst = np.unravel_index(np.argmax(_excess(off, terms)), off.shape)
-    error = f"at {[*map(int, worst)]} " * bool(off.ndim) + "it is {}, and should be {}"
-    error = error.format(*_apart(found[worst], terms.total[worst]))
     if not np.isfinite(found).all():
         bad = np.argwhere(~np.isfinite(found))
         error = f"{len(bad)} of {found.size} entries are not finite, the first at "
         return Diagnosis(False, what, error=error + str([*map(int, bad[0])]))
+    excess = np.where(np.abs(off) <= terms.tolerance, 0, np.abs(off))
+    worst = np.unravel_index(np.argmax(excess), off.shape)
+    error = f"at {[*map(int, worst)]} " * bool(off.ndim) + "it is {}, and should be {}"
+    error = error.format(*_apart(found[worst], terms.total[worst]))
     lost = float(np.max(np.abs(off)) / max(np.max(terms.size), np.finfo(float).tiny))
     if lost <= LOST * terms.eps:
         text = (
@@ -178,17 +181,12 @@ def _apart(found: float, wanted: float) -> tuple[str, str]:
     return next((pair for pair in texts if pair[0] != pair[1]), (str(found), str(wanted)))
 
 
-def _excess(off: Array, terms: Terms) -> Array:
-    """Return the errors that rounding does not explain."""
-    return np.where(np.abs(off) <= terms.tolerance, 0, np.abs(np.nan_to_num(off, nan=np.inf)))
-
-
-def _counted(term: Any, found: Array | None, meaning: str) -> PathCoefficient:
+def _counted(term: Term, found: Array | None, meaning: str) -> PathCoefficient:
     return PathCoefficient(written(term.path), term.label, found, meaning)
 
 
 def _notes(terms: Terms) -> Iterator[str]:
-    if np.all(np.abs(terms.total) <= terms.tolerance) and terms.total.size:
+    if terms.is_rounding and terms.total.size:
         yield (
             "The true gradient is nothing but rounding here, so this proves little: give another "
             "grad_output."
@@ -200,6 +198,7 @@ def recorded(fn: Callable[..., Any], inputs: Sequence[Any]) -> tuple[Tensor, lis
 
     Floating inputs become leaves of their own, named as ``fn`` names its arguments.
     """
+    __tracebackhide__ = True  # by pytest, which shows the function that fails
     if not callable(fn) or hasattr(inputs, "shape") or not isinstance(inputs, Sequence):
         raise OperandError(
             f"a function and a sequence of its inputs are needed, as in (forward, [x, w]), not "
@@ -211,7 +210,6 @@ def recorded(fn: Callable[..., Any], inputs: Sequence[Any]) -> tuple[Tensor, lis
             f"nothing to differentiate by: the inputs are {', '.join(map(describe, inputs))}; "
             "give floating arrays, or Tensors"
         )
-    __tracebackhide__ = True  # by pytest, which shows the function that fails
     trace = traced(fn, *leaves)
     if len(trace.outputs) != 1:
         found = ", ".join(map(describe, trace.outputs))

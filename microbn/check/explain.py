@@ -11,9 +11,9 @@ import numpy as np
 from .. import engine, kernels
 from ..graph.paths import Link, title
 from ..kernels import Array
-from ..tensor import Tensor
 from .faults import faults, lookalikes, summed
 from .fit import channels, counts, factor_of, fits, solve, values
+from .reference import rule_of
 from .terms import MOST, SUMS, Branch, Terms
 from .variants import STAGES, gradient, variants
 from .words import causes, counting, snap
@@ -77,8 +77,9 @@ UNKNOWN = 5  # the rank of coefficients that nothing is known to stand for
 
 
 def _of_branches(terms: Terms, off: Array) -> Iterator[Explanation]:
+    every = channels(terms)
     for branch in terms.branches if len(terms.links) <= EDGES else ():
-        for axes in channels(terms):
+        for axes in every:
             factor, loose = factor_of(branch.value, off, axes, terms)
             left = off - (factor - 1) * branch.value
             if not fits(left, terms, (np.abs(factor - 1) * np.abs(branch.value))):
@@ -116,7 +117,7 @@ def _of_missing(terms: Terms, branch: Branch) -> Iterator[str]:
     if inside:
         yield f"{title((statistics or inside)[0])} taken for a constant"
     end = branch.links[-1].input
-    if sum(link.input is end for link in terms.flows) > 1:
+    if len(terms.back.ways[end]) > 1:
         yield f"= in place of += where gradients meet, at {title(end)}"
 
 
@@ -158,7 +159,7 @@ def _of_rules(terms: Terms, off: Array) -> Iterator[Explanation]:
     stages = [t for t in engine.toposort(terms.output) if t.name][:STAGES]
     for link in links:
         call, right = link.consumer, terms.flows[link]
-        g = _cotangent(terms, call)
+        g = terms.back.cotangents[call]
         for fault in (*faults(link, among=stages), *lookalikes(link)):
             if fault.operand is None or call.op is None:
                 continue
@@ -189,8 +190,7 @@ def _not_summed(terms: Terms, link: Link, g: Array, off: Array) -> Iterator[Expl
     What should have been summed goes on row by row, each row for itself.
     """
     call, x = link.consumer, link.input
-    assert call.op is not None
-    rule = call.op.vjps[link.position]
+    rule = rule_of(call, link.position)
     assert rule is not None
     terms_of_sum = np.asarray(rule(g, call.data, *call.values, **call.params))
     if terms_of_sum.shape != terms.x.shape or x is terms.x:
@@ -200,14 +200,6 @@ def _not_summed(terms: Terms, link: Link, g: Array, off: Array) -> Iterator[Expl
     if fits(off - change, terms, np.abs(change)) and change.any():
         text = f"d {title(x)} is not summed over what {title(x)} was broadcast to."
         yield Explanation(f"sum lost: {title(x)}", text, (), (), off - change, OPERAND)
-
-
-def _cotangent(terms: Terms, call: Tensor) -> Array:
-    """Return the cotangent of a result: all that flows to it."""
-    if call is terms.output:
-        return terms.seed
-    flows = [flow for link, flow in terms.flows.items() if link.input is call]
-    return np.asarray(sum(flows[1:], flows[0]))
 
 
 def _of_variants(terms: Terms, found: Array) -> Iterator[Explanation]:

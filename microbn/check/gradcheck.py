@@ -9,6 +9,7 @@ import numpy as np
 
 from ..context import recording
 from ..errors import OperandError, ShapeError, describe
+from ..graph.backward import SALT
 from ..kernels import Array
 from ..tensor import Tensor
 from .differences import (
@@ -39,7 +40,8 @@ def gradcheck(
 
     Raises an AssertionError that names the input, its worst entry and the likely reason, found by
     experiment; also if ``fn`` changes its inputs, or gives another result when called again.
-    Raises an OperandError (a TypeError) if there is nothing to differentiate.
+    Raises an OperandError (a TypeError) if there is nothing to differentiate, a ShapeError (a
+    ValueError) for an order below 1.
 
     >>> import microbn as mb
     >>> x = np.array([[1.0, 4.0], [2.0, -1.0], [4.0, 0.5]])
@@ -65,7 +67,7 @@ def gradcheck(
 
     with recording(True), np.errstate(all="ignore"):
         _check_purity(fn, values, names)
-        rng = np.random.default_rng((seed, 1502))  # not what x may have been drawn with
+        rng = np.random.default_rng((seed, SALT))
         for n, point in points(Case(by_floating, arrays), order, rng, grad_output):
             _check(f"order {n}, {point.case.path}", point, rng)
 

@@ -14,9 +14,9 @@ from ..errors import OperandError, ShapeError, describe
 from ..graph.nullpaths import NullPath
 from ..kernels import Array
 from ..tensor import Tensor
-from .diagnose import Diagnosis, examined, recorded
+from .diagnose import examined, recorded
 from .laws import AXIS, LOSS, Row, laws
-from .match import GradientMismatch, _call, _cotangent, _of_calls
+from .match import GradientMismatch, complaints_of_calls, cotangent_for, gradients_of
 from .null import null_paths
 from .reference import Reference
 
@@ -249,7 +249,7 @@ class _Case:
                 raise OperandError("what it returns depends on none of its floating inputs")
         except Exception as error:
             raise RaisedError(what, error) from None
-        self.dy = _cotangent(self.output, None, seed)
+        self.dy = cotangent_for(self.output, None, seed)
         self.reference = Reference(self.output, self.dy)
         self.arrays = [np.array(a.data) if isinstance(a, Tensor) else a for a in self.leaves]
 
@@ -263,8 +263,10 @@ class _Case:
 
     def gradients(self, called: Callable[..., Any]) -> Iterator[Gradient]:
         """Yield what came out for each input that is floating."""
-        found = _call(called, self.dy, self.arrays)
-        calls = _of_calls(called, self.dy, self.arrays, found, self.reference, self.leaves)
+        found = gradients_of(called, self.dy, self.arrays)
+        calls = complaints_of_calls(
+            called, self.dy, self.arrays, found, self.reference, self.leaves
+        )
         for x, g, of_calls in zip(self.leaves, found, calls, strict=True):
             if not isinstance(x, Tensor):
                 continue
@@ -276,7 +278,7 @@ class _Case:
     def _complaints(self, x: Tensor, found: Any) -> Iterator[str]:
         """Yield what is wrong with a gradient, paragraph by paragraph."""
         diagnosis = examined(self.reference, x, found)
-        yield from () if diagnosis.ok else _paragraphs(diagnosis)
+        yield from () if diagnosis.ok else diagnosis.paragraphs()
 
     def _error(self, x: Tensor, found: Array | None) -> float:
         """Return the worst error compared to the largest entry, NaN if that means nothing."""
@@ -288,18 +290,7 @@ class _Case:
 
     def _proves(self, x: Tensor) -> bool:
         """Whether the true gradient is more than rounding."""
-        true = self.reference.gradients.get(x)
-        return true is None or bool((np.abs(true) > self.reference.tolerances[x]).any())
-
-
-def _paragraphs(diagnosis: Diagnosis) -> Iterator[str]:
-    """Yield the text of a diagnosis, which `str` would break into lines."""
-    yield f"{diagnosis.what} is wrong: {diagnosis.error}."
-    for i, explanation in enumerate(diagnosis.explanations[:4]):
-        yield f"As well possible: {explanation}" if i else str(explanation)
-    if (more := len(diagnosis.explanations) - 4) > 0:
-        yield f"{more} more explanation{'s fit' if more > 1 else ' fits'}."
-    yield from diagnosis.notes
+        return x not in self.reference.gradients or not self.reference.is_rounding(x)
 
 
 def _of_laws(

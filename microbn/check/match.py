@@ -10,12 +10,11 @@ import numpy as np
 
 from ..dispatch import like, plain
 from ..errors import OperandError, describe
+from ..graph.backward import SALT
 from ..kernels import Array
 from ..tensor import Tensor
 from .diagnose import examined, recorded
 from .reference import Reference
-
-SALT = 1502  # so that dy is not the very x that somebody drew from default_rng(seed)
 
 
 class GradientMismatch(AssertionError):
@@ -58,10 +57,10 @@ def assert_gradients_match(
         )
     output, leaves = recorded(composed, inputs)
     arrays = [np.array(a.data) if isinstance(a, Tensor) else a for a in leaves]
-    dy = _cotangent(output, grad_output, seed)
-    found = _call(hand_backward, dy, arrays)
+    dy = cotangent_for(output, grad_output, seed)
+    found = gradients_of(hand_backward, dy, arrays)
     reference = Reference(output, dy)
-    of_calls = _of_calls(hand_backward, dy, arrays, found, reference, leaves)
+    of_calls = complaints_of_calls(hand_backward, dy, arrays, found, reference, leaves)
     wrong = list(filter(None, of_calls))
     swapped = _swapped(reference, leaves, found)
     wrong += filter(None, swapped.values())
@@ -74,7 +73,8 @@ def assert_gradients_match(
         raise GradientMismatch("\n\n".join([f"{name} is wrong.", *wrong]))
 
 
-def _cotangent(output: Tensor, grad_output: Any, seed: int) -> Array:
+def cotangent_for(output: Tensor, grad_output: Any, seed: int) -> Array:
+    """Return what the pass starts from: what is given, 1 for a single number, or random numbers."""
     if grad_output is not None:
         return np.asarray(like(output, plain(grad_output), True, "grad_output"))
     if output.size == 1:
@@ -83,7 +83,7 @@ def _cotangent(output: Tensor, grad_output: Any, seed: int) -> Array:
     return rng.standard_normal(output.shape).astype(output.dtype)
 
 
-def _call(hand_backward: Callable[..., Any], dy: Array, arrays: Sequence[Any]) -> list[Any]:
+def gradients_of(hand_backward: Callable[..., Any], dy: Array, arrays: Sequence[Any]) -> list[Any]:
     """Call it with copies; check how many gradients come back, and that the copies are the same."""
     __tracebackhide__ = True
     given = [np.array(a) if isinstance(a, np.ndarray) else a for a in (dy, *arrays)]
@@ -129,7 +129,7 @@ def _swapped(
     return texts
 
 
-def _of_calls(
+def complaints_of_calls(
     hand_backward: Callable[..., Any],
     dy: Array,
     arrays: Sequence[Any],
@@ -139,8 +139,8 @@ def _of_calls(
 ) -> list[str]:
     """Call it again, with the same cotangent and with twice that, and say what does not fit."""
     __tracebackhide__ = True
-    again = _call(hand_backward, dy, arrays)
-    twice = _call(hand_backward, 2 * dy, arrays)
+    again = gradients_of(hand_backward, dy, arrays)
+    twice = gradients_of(hand_backward, 2 * dy, arrays)
     wrong = []
     for x, first, second, double in zip(leaves, found, again, twice, strict=True):
         text = ""

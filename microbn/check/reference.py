@@ -11,13 +11,14 @@ Engineering 2(4)).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
 from .. import engine, kernels, ops
 from ..dispatch import like, plain
+from ..graph.paths import Pass
 from ..graph.wide import in_float64
 from ..kernels import Array
 from ..ops import Rule
@@ -66,6 +67,15 @@ class Reference:
             twins[t]: self._tolerance(t, [np.abs(run[t] - g) for run in runs], g)
             for t, g in exact.items()
         }
+
+    @cached_property
+    def back(self) -> Pass:
+        """The backward pass in float64 from ``grad_output``, with what flows along every edge."""
+        return Pass(self.output, self.seed)
+
+    def is_rounding(self, x: Tensor) -> bool:
+        """Whether the gradient of ``x`` is nothing but rounding."""
+        return bool((np.abs(self.gradients[x]) <= self.tolerances[x]).all())
 
     def _tolerance(self, t: Tensor, moved: Sequence[Array], g: Array) -> Array:
         # What is smaller than any number of the dtype may have become 0 on the way.

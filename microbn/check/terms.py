@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import engine, ops
 from ..errors import ShapeError
-from ..graph.paths import Link, Pass, Path, along, paths, title
+from ..graph.paths import Link, Path, along, paths, title
 from ..kernels import Array
 from ..tensor import Tensor
 from .reference import Reference
@@ -45,10 +45,10 @@ class Terms:
     """
 
     def __init__(self, reference: Reference, x: Tensor) -> None:
-        self.output, self.seed = reference.output, reference.seed
+        self.output, self.seed, self.back = reference.output, reference.seed, reference.back
         self.x, self.total = reference.wide[x], reference.gradients[x]
         self.tolerance, self.eps = reference.tolerances[x], float(np.finfo(x.dtype).eps)
-        self.flows = Pass(self.output, self.seed).flows
+        self.flows, self.is_rounding = self.back.flows, reference.is_rounding(x)
 
     def pull(self, link: Link, flow: Array) -> Array:
         """Pull what flows along ``link`` back to the input."""

@@ -13,7 +13,6 @@ from ..graph.paths import title
 from ..kernels import Array
 from ..tensor import Tensor
 
-SMALL = 1e-2  # up to here, a number that is added under a root is taken for an eps
 EPS = (1e-5, 0.0, 1e-3)  # that are usual
 STAGES = 12  # that are tried in one another's place
 

@@ -21,6 +21,7 @@ from ..kernels import Array
 from ..mirror import recorded
 from ..node import clock
 from ..tensor import Tensor
+from .backward import SALT
 from .paths import Link, Path, title, written
 from .snapshot import axes_in_words, label_of
 from .vanish import SUSPECT, Vanished, vanishing
@@ -133,7 +134,7 @@ def _seeds(output: Tensor, grad_output: Any) -> tuple[str, list[Tensor]]:
         text, values = "a cotangent of 1", [np.ones(output.shape)]
     else:
         text = "two random cotangents"
-        values = [np.random.default_rng(1502 + k).standard_normal(output.shape) for k in range(2)]
+        values = [np.random.default_rng(SALT + k).standard_normal(output.shape) for k in range(2)]
     return text, [output._constant(like(output, g, True, "gradient"), True) for g in values]
 
 
