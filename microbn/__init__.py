@@ -11,7 +11,8 @@ from .tensor import Tensor
 
 if TYPE_CHECKING:
     from . import check, data, nn, optim, testing
-    from .graph import Graph, draw, trace, tracing
+    from .graph import Graph, draw, steps, trace, tracing
+    from .terminal.show import step
 
 __version__ = "0.1.0"
 
@@ -31,6 +32,8 @@ __all__ = [
     "ops",
     "optim",
     "scope",
+    "step",
+    "steps",
     "stop_gradient",
     "testing",
     "trace",
@@ -39,7 +42,8 @@ __all__ = [
 
 # Loaded when first asked for, so that `import microbn` imports NumPy alone.
 _LAZY = dict.fromkeys(("check", "data", "nn", "optim", "testing"), "")
-_LAZY |= dict.fromkeys(("Graph", "draw", "trace", "tracing"), ".graph")
+_LAZY["step"] = ".terminal.show"
+_LAZY |= dict.fromkeys(("Graph", "draw", "steps", "trace", "tracing"), ".graph")
 
 
 def __getattr__(name: str) -> Any:

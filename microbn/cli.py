@@ -1,4 +1,4 @@
-"""The command `microbn`: its options, and what it says when they are wrong."""
+"""The command `microbn`: what its commands do, and what they say when that cannot be done."""
 
 from __future__ import annotations
 
@@ -10,59 +10,27 @@ import re
 import sys
 import tempfile
 import webbrowser
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import BinaryIO
 
 from rich.console import Console
 
-from . import __version__
-from .check.report import ABOUT as ABOUT_CHECK
-from .check.report import EXAMPLES as CHECK_EXAMPLES
 from .check.report import report
 from .demo import demo
-from .graph import Drawing, Trace, draw
-from .graph.drawing import LIMIT, check_ending
+from .graph import Drawing, Trace, Walk, draw
+from .graph.drawing import check_ending
 from .graph.layout import LayoutError
-from .program import ProgramError, parts, run, status_of
+from .graph.step.make import walk
+from .graph.step.until import condition
+from .options import level_or_name, parsers
+from .program import ProgramError, Ran, parts, run, status_of
+from .terminal.stepper import interactive, step_through
+from .terminal.transcript import transcript
 
 INTERRUPTED = 130  # as shells count it: 128 + SIGINT
+LATEST = 8  # results of a program that failed which are shown
 STANDARD_OUTPUT = (Path("-"), Path("/dev/stdout"))
-
-ABOUT = """\
-A tiny autograd engine over NumPy, in which batch normalization is nothing
-special: it is composed of mean, sub, pow, sqrt, mul and add, and its backward
-pass follows from theirs."""
-
-ABOUT_DEMO = """\
-Show what microbn does, in under a minute:
-
-  1  four students through composed batch norm, every stage with its values
-  2  its backward pass against three that were derived by hand
-  3  its graph, saved as SVG and as DOT
-  4  a network that reads handwritten digits, with batch norm and without"""
-
-ABOUT_DRAW = """\
-Run a program and draw what it computed: the graph of the result that was
-computed last, with the names of the program's own variables.
-
-FILE.py is run as a script. FILE.py:name draws what the script leaves in a
-variable instead, or calls a function that takes no arguments and draws all that
-it returns. What follows -- are arguments for the program."""
-
-DRAW_EXAMPLES = """\
-examples:
-  microbn draw model.py
-  microbn draw model.py:loss --backward -o loss.svg --open
-  microbn draw train.py:step --collapse 1 --no-values -o step.pdf
-  microbn draw train.py -o - -- --epochs 3 > train.svg"""
-
-EXAMPLES = """\
-examples:
-  microbn demo
-  microbn demo --seed 3 --epochs 5
-  microbn demo --quiet --out pictures"""
-
 
 IN_OPTIONS = {  # what the library says in words of Python -> how the command says it
     r"draw an earlier Tensor of it": "draw an earlier result (FILE.py:name)",
@@ -78,13 +46,6 @@ IN_OPTIONS = {  # what the library says in words of Python -> how the command sa
 }
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser that answers a mistake with one line instead of the usage and a line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with ``argv``, by default that of the process; return its exit code."""
     for stream in sys.stdout, sys.stderr:  # a terminal that lacks a character shows "?" for it
@@ -96,14 +57,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown:
         kind = "option" if unknown[0][0] == "-" else "argument"
         hint = f"; what is for the program follows --: FILE.py -- {unknown[0]}"
-        hint *= options.command == "draw"
+        hint *= options.command in WITH_ARGUMENTS
         commands.get(options.command, parser).error(f"there is no {kind} {unknown[0]}{hint}")
     if options.command is None:
         parser.print_help()
         return 0
     try:
-        if options.command == "draw":
-            status, problem = run_draw(options, arguments)
+        if options.command in WITH_ARGUMENTS:
+            status, problem = WITH_ARGUMENTS[options.command](options, arguments)
         else:
             status, problem = (run_demo if options.command == "demo" else run_check)(options)
         print(end="", flush=True)
@@ -120,8 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def split(argv: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
-    """Split off the arguments of the program that is drawn, which follow --."""
-    if "--" not in argv or argv[0] != "draw":
+    """Split off the arguments of the program that is run, which follow --."""
+    if "--" not in argv or argv[0] not in WITH_ARGUMENTS:
         return argv, ()
     end = argv.index("--")
     return argv[:end], argv[end + 1 :]
@@ -170,6 +131,70 @@ def run_draw(options: argparse.Namespace, arguments: Sequence[str]) -> tuple[int
     if options.open:
         webbrowser.open(out.resolve().as_uri())
     return status_of(ran.stopped), ""
+
+
+def run_step(options: argparse.Namespace, arguments: Sequence[str]) -> tuple[int, str]:
+    """Run `microbn step`; return its exit code, and what went wrong, or nothing."""
+    path = Path(options.target)
+    try:
+        path, _ = parts(options.target)
+        page = page_of(options, path)
+        ran = run(options.target, arguments, partial=True)
+        steps = steps_of(ran, options.target)
+        start = first_that_holds(steps, options.until) if options.until else 0
+        if page:
+            steps.save_html(page)
+            print(f"{len(steps)} steps through {options.target}, saved as {page}")
+        elif start is not None:
+            show_steps(steps, start, bool(options.until))
+    except ProgramError as error:
+        return error.status, str(error)
+    except (LayoutError, ValueError, TypeError, RuntimeError) as error:
+        return 1, in_options(str(error), path)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        return 2, f"cannot write {str(options.html)!r}: {error.strerror or error}"
+    if page and options.open:
+        webbrowser.open(page.resolve().as_uri())
+    if start is None:
+        return 1, f"no step of {len(steps)} is one where {options.until} holds"
+    if ran.failed:
+        return 1, f"{path.name} failed:\n\n{ran.failed.traceback}"
+    return status_of(ran.stopped), ""
+
+
+def steps_of(ran: Ran, target: str) -> Walk:
+    """Return the steps of a program, those of its latest results if it failed."""
+    outputs = ran.trace.outputs[-LATEST:] if ran.failed else ran.trace.outputs
+    return walk(outputs, ran.trace.notes, title=Path(target).name, failure=ran.failed)
+
+
+def first_that_holds(steps: Walk, until: str) -> int | None:
+    """Return the first step at which a condition holds."""
+    holds = condition(until, steps)
+    return next((step.index for step in steps if holds(step)), None)
+
+
+def show_steps(steps: Walk, start: int, only: bool) -> None:
+    """Let the user go through the steps; where that is impossible, print them all, or one."""
+    screen = console()
+    if interactive(screen):
+        step_through(steps, start, console=screen)
+    else:
+        transcript(steps, screen, steps=[start] if only else None)
+
+
+def page_of(options: argparse.Namespace, program: Path) -> Path | None:
+    """Return where the page goes, if one is wanted."""
+    if options.html is None and not options.open:
+        return None
+    page: Path = options.html or Path(f"{program.stem}.html")
+    if page.is_dir():
+        raise IsADirectoryError(errno.EISDIR, f"it is a folder; give a file in it, {page}/x.html")
+    if not page.parent.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, f"there is no folder {str(page.parent)!r}")
+    return page
 
 
 def run_check(options: argparse.Namespace) -> tuple[int, str]:
@@ -261,134 +286,4 @@ def console() -> Console:
     return Console(force_terminal=terminal, markup=False, highlight=False, emoji=False)
 
 
-def parsers() -> tuple[Parser, dict[str, Parser]]:
-    """Return the parser of `microbn`, and those of its commands within it."""
-    style = argparse.RawDescriptionHelpFormatter
-    parser = Parser("microbn", description=ABOUT, formatter_class=style, allow_abbrev=False)
-    parser.epilog = "Each command has a help of its own: microbn demo --help"
-    parser.add_argument("-V", "--version", action="version", version=f"microbn {__version__}")
-    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
-    made = {}
-    for name, purpose, about, examples in (
-        ("demo", "show what microbn does, in under a minute", ABOUT_DEMO, EXAMPLES),
-        ("draw", "run a program and draw what it computed", ABOUT_DRAW, DRAW_EXAMPLES),
-        ("check", "check backward passes that are written by hand", ABOUT_CHECK, CHECK_EXAMPLES),
-    ):
-        made[name] = commands.add_parser(
-            name, help=purpose, description=about, formatter_class=style, allow_abbrev=False
-        )
-        made[name].epilog = examples
-    add_demo_options(made["demo"])
-    add_draw_options(made["draw"])
-    add_check_options(made["check"])
-    return parser, made
-
-
-def add_demo_options(parser: Parser) -> None:
-    """Add what `microbn demo` takes."""
-    add = parser.add_argument
-    add("--seed", type=whole(0), default=0, metavar="N", help="of all that is random (default: 0)")
-    add(
-        "--epochs",
-        type=whole(1),
-        default=20,
-        metavar="N",
-        help="times the network sees every training image (default: 20)",
-    )
-    add(
-        "--out",
-        type=Path,
-        default=Path("microbn-demo"),
-        metavar="DIR",
-        help="where the pictures go; made if need be (default: microbn-demo)",
-    )
-    add("-q", "--quiet", action="store_true", help="print the results alone, one a line")
-
-
-def add_check_options(parser: Parser) -> None:
-    """Add what `microbn check` takes."""
-    add = parser.add_argument
-    add("target", metavar="FILE.py[:name]", help="the program, and one function in it")
-    add("--seed", type=whole(0), default=0, metavar="N", help="the first seed (default: 0)")
-    add(
-        "--seeds",
-        type=whole(1),
-        default=3,
-        metavar="N",
-        help="how many random dy, each with inputs of its own if the mark draws them (default: 3)",
-    )
-    add("-q", "--quiet", action="store_true", help="print what is wrong alone, and the count")
-
-
-def add_draw_options(parser: Parser) -> None:
-    """Add what `microbn draw` takes."""
-    add = parser.add_argument
-    add(
-        "target",
-        metavar="FILE.py[:name]",
-        help="the program, and what to draw of it; its arguments follow --",
-    )
-    add(
-        "-o",
-        "--out",
-        type=Path,
-        metavar="FILE",
-        help="where the picture goes: .svg, .png, .pdf or .dot, or - for SVG to standard output "
-        "(default: the program's name, .svg)",
-    )
-    add(
-        "--limit",
-        type=whole(1),
-        default=LIMIT,
-        metavar="N",
-        help=f"the most nodes in a picture; above, scopes are collapsed (default: {LIMIT})",
-    )
-    add("--open", action="store_true", help="show the picture when it is made")
-    add_looks(parser)
-
-
-def add_looks(parser: Parser) -> None:
-    """Add what changes how the picture looks."""
-    add = parser.add_argument
-    add("--backward", action="store_true", help="draw the backward pass beside the forward one")
-    add(
-        "--values",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="show the values of small arrays, a digest of large ones (default: yes)",
-    )
-    add(
-        "--collapse",
-        action="append",
-        default=[],
-        metavar="SCOPE",
-        help="draw a scope as one box: its name, or a level, 1 for the outermost; repeatable",
-    )
-    add(
-        "--highlight",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="point at a node, or at a path such as 'x -> mean'; repeatable",
-    )
-    add("--sideways", action="store_true", help="from left to right instead of top to bottom")
-    add("--dark", action="store_true", help="for dark backgrounds")
-    add("--title", metavar="TEXT", help="to write above the picture")
-
-
-def level_or_name(text: str) -> int | str:
-    """Read a level of scopes if it is a number, else a name."""
-    return int(text) if text.isdecimal() else text
-
-
-def whole(least: int) -> Callable[[str], int]:
-    """Return a reader of whole numbers from ``least`` on."""
-
-    def number(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(
-                f"must be a whole number, {least} or more, not {text!r}"
-            )
-        return int(text)
-
-    return number
+WITH_ARGUMENTS = {"draw": run_draw, "step": run_step}  # of the program that they run

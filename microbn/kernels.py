@@ -169,6 +169,7 @@ _ALONE = _references(np.empty(1))  # differs between versions of Python
 
 def is_transposed(x: Array) -> bool:
     """Whether ``x`` lies in memory column by column; then so should its gradient."""
+    x = getattr(x, "_data", x)  # of a Tensor as well, so that a rule computes the same with it
     return type(x) is np.ndarray and x.flags.fnc
 
 

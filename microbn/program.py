@@ -6,8 +6,10 @@ import ast
 import contextlib
 import functools
 import inspect
+import linecache
 import os
 import sys
+import tokenize
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -16,8 +18,10 @@ from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 
 from .errors import describe
-from .graph import Trace, trace, tracing
-from .graph.tracer import tensors_in
+from .graph import Source, Trace, tracing
+from .graph.frames import is_users
+from .graph.step.event import Failure
+from .graph.tracer import calling, tensors_in
 from .tensor import Tensor
 
 PACKAGE = Path(__file__).parent
@@ -26,35 +30,43 @@ PACKAGE = Path(__file__).parent
 class ProgramError(Exception):
     """A program that cannot be run, or that failed: the message is what its user should read.
 
-    ``status`` is what the command exits with.
+    ``status`` is what the command exits with, ``failure`` how the program failed, if it did.
     """
 
-    def __init__(self, message: str, status: int = 1) -> None:
+    def __init__(self, message: str, status: int = 1, failure: Failure | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.failure = failure
 
 
 class Ran(NamedTuple):
-    """What a program computed, and what it gave to `sys.exit`: None if all went well."""
+    """What a program computed, and how it ended: both others are None if all went well.
+
+    ``stopped`` is what it gave to `sys.exit`. If it ``failed``, the outputs of the trace are all
+    results that nothing else was computed from by then, the latest last.
+    """
 
     trace: Trace
     stopped: Any = None
+    failed: Failure | None = None
 
 
-def run(target: str, arguments: Sequence[str] = ()) -> Ran:
+def run(target: str, arguments: Sequence[str] = (), *, partial: bool = False) -> Ran:
     """Run ``FILE.py`` as a script, or import it and call a function: ``FILE.py:function``.
 
     After the colon there may also be the name of a variable in which the script leaves a Tensor;
     without a name, the output is the result that was computed last. The program finds
     ``arguments`` in sys.argv. Raises a ProgramError if there is no such program, function or
     Tensor, if the function wants arguments or returns no Tensor, if nothing was computed, or, with
-    its own traceback, if the program fails.
+    its own traceback, if the program fails. With ``partial``, a program that fails after it has
+    computed something is no error: what it had computed is returned, whatever the name, and the
+    `Failure`.
     """
     path, name = parts(target)
     tree, code = _read(path)
     if any(isinstance(part, ast.FunctionDef) and part.name == name for part in tree.body):
-        return _function(path, code, name, arguments)
-    return _script(path, code, name, arguments)
+        return _function(path, code, name, arguments, partial)
+    return _script(path, code, name, arguments, partial)
 
 
 def parts(target: str) -> tuple[Path, str]:
@@ -111,26 +123,35 @@ def status_of(stopped: Any) -> int:
 
 
 def _read(path: Path) -> tuple[ast.Module, CodeType]:
-    """Parse and compile a program, which is not run yet."""
+    """Parse and compile a program, which is not run yet, and keep its lines to be quoted."""
+    file = str(path)
     try:
-        tree = ast.parse(path.read_bytes(), str(path))
-        code = compile(tree, str(path), "exec", dont_inherit=True)
+        tree = ast.parse(path.read_bytes(), file)
+        code = compile(tree, file, "exec", dont_inherit=True)
+        with tokenize.open(file) as text:
+            lines = text.readlines()
     except OSError as error:
-        raise ProgramError(f"cannot read {str(path)!r}: {error.strerror}") from None
+        raise ProgramError(f"cannot read {file!r}: {error.strerror}") from None
     except (SyntaxError, ValueError) as error:
         if path.suffix in (".py", ".pyw"):
             raise _failed(path, error) from None
         raise ProgramError(f"{path.name} is no Python program") from None
+    # Without a time, since the program may go elsewhere, where a relative path leads nowhere.
+    linecache.cache[file] = sum(map(len, lines)), None, lines, file
     return tree, code
 
 
-def _script(path: Path, code: CodeType, name: str, arguments: Sequence[str]) -> Ran:
+def _script(path: Path, code: CodeType, name: str, arguments: Sequence[str], partial: bool) -> Ran:
     module, stopped = ModuleType("__main__"), None
-    with tracing() as found, _as_its_own(path, module, arguments):
-        try:
+    try:
+        with tracing() as found, _as_its_own(path, module, arguments):
             exec(code, vars(module))
-        except SystemExit as stop:
-            stopped = stop.code or None
+    except SystemExit as stop:
+        stopped = stop.code or None
+    except ProgramError as error:
+        if partial and error.failure and found.outputs:
+            return Ran(found, failed=error.failure)
+        raise
     found.output = vars(module).get(name) if name else found.output
     if found.outputs:
         return Ran(found, stopped)
@@ -146,17 +167,26 @@ def _script(path: Path, code: CodeType, name: str, arguments: Sequence[str]) -> 
     raise ProgramError(f"{problem}; it stopped with {stopped!r}", status_of(stopped))
 
 
-def _function(path: Path, code: CodeType, name: str, arguments: Sequence[str]) -> Ran:
-    module = ModuleType(path.stem)
-    with _as_its_own(path, module, arguments):
-        try:
+def _function(
+    path: Path, code: CodeType, name: str, arguments: Sequence[str], partial: bool
+) -> Ran:
+    module, found = ModuleType(path.stem), None
+    try:
+        with _as_its_own(path, module, arguments):
             exec(code, vars(module))
-            return Ran(trace(_checked(getattr(module, name), f"{name} in {path.name}")))
-        except SystemExit as stop:
-            raise ProgramError(
-                f"{path.name} stopped with {stop.code!r} before {name} had returned",
-                status_of(stop.code) or 1,
-            ) from None
+            function = _checked(getattr(module, name), f"{name} in {path.name}")
+            with calling(function, keep=partial) as found:
+                found.output = function()
+    except SystemExit as stop:
+        raise ProgramError(
+            f"{path.name} stopped with {stop.code!r} before {name} had returned",
+            status_of(stop.code) or 1,
+        ) from None
+    except ProgramError as error:
+        if partial and error.failure and found and found.outputs:
+            return Ran(found, failed=error.failure)
+        raise
+    return Ran(found)
 
 
 def _checked(function: Callable[[], Any], what: str) -> Callable[[], Any]:
@@ -226,7 +256,24 @@ def _in_its_place(path: Path, module: ModuleType, arguments: Sequence[str]) -> I
 
 
 def _failed(path: Path, error: Exception) -> ProgramError:
-    return ProgramError(f"{path.name} failed:\n\n{own_traceback(error, path)}")
+    failure = Failure(_in_words(error), _innermost(error), own_traceback(error, path))
+    return ProgramError(f"{path.name} failed:\n\n{failure.traceback}", failure=failure)
+
+
+def _in_words(error: Exception) -> str:
+    """One paragraph: the type of an error, its text, and its notes."""
+    shown = traceback.TracebackException.from_exception(error)  # its text is safe to ask for
+    notes = shown.__notes__ if isinstance(shown.__notes__, list | tuple) else ()
+    texts = [f"{type(error).__name__}: {shown}", *map(str, notes)]
+    return "; ".join(" ".join(text.split()).rstrip(":").removesuffix(".") for text in texts)
+
+
+def _innermost(error: Exception) -> Source | None:
+    """The innermost line of the user's code in a traceback."""
+    for line in reversed(traceback.extract_tb(error.__traceback__)):
+        if is_users(line.filename):
+            return Source(line.filename, line.lineno or 0, line.line or "")
+    return None
 
 
 def own_traceback(error: BaseException, path: Path | None = None) -> str:

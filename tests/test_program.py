@@ -1,16 +1,18 @@
 """`microbn draw`, used as its users use it: scripts, functions, and programs that fail."""
 
+import gc
 import os
 import re
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from microbn import cli
-from microbn.graph import layout
+from microbn.graph import Source, layout
 from microbn.program import ProgramError, run
 
 MODEL = """
@@ -403,3 +405,235 @@ def test_a_program_that_raises_is_not_drawn(folder, capsys):
     assert "line 3, in <module>" in (error := capsys.readouterr().err)
     assert error.endswith("KeyError: 'a'\n")
     assert not (folder / "program.svg").exists()
+
+
+# Programs that fail, up to where they failed ------------------------------------------------------
+
+BROKEN = """
+def spread(centered):
+    var = (centered ** 2).mean(axis=0)
+    weights = mb.Tensor([1.0, 2.0, 3.0])
+    return (var + 1) @ weights
+
+def standardise(x):
+    mu = x.mean(axis=0)
+    centered = x - mu
+    shifted = x + 1
+    return centered / spread(centered)
+
+def example():
+    x = mb.Tensor([[1.0, 2.0], [3.0, 6.0]], requires_grad=True)
+    return standardise(x)
+"""
+
+
+def partial(target):
+    """Run a program that fails after it has computed something."""
+    ran = run(target, partial=True)
+    assert ran.stopped is None
+    assert ran.failed is not None
+    return ran
+
+
+def outputs(ran):
+    return [tensor.name for tensor in ran.trace.outputs]
+
+
+@pytest.mark.parametrize("form", ["script", "function", "name"])
+def test_what_was_computed_before_an_op_failed_is_kept(folder, form):
+    name = program(folder, BROKEN + ("" if form == "function" else "\ny = example()"))
+    target = {"script": name, "function": f"{name}:example", "name": f"{name}:y"}[form]
+    with pytest.raises(ProgramError, match="ShapeError: matmul"):
+        run(target)
+    ran = partial(target)
+    assert names(ran) == ["x", "mu", "centered", "shifted", "** 2", "var", "+ 1"]
+    assert outputs(ran) == ["shifted", None]
+    assert ran.trace.output is ran.trace.outputs[-1]
+    assert ran.trace.output.data.tolist() == [2.0, 5.0]
+    around = () if form == "function" else ("example",)
+    assert [node.scope for node in ran.trace.graph.nodes[1:]] == [
+        *[(*around, "standardise")] * 3,
+        *[(*around, "standardise", "spread")] * 3,
+    ]
+    assert ran.trace.graph.nodes[4].source.text == "var = (centered ** 2).mean(axis=0)"
+    assert ran.trace.name == ("example" if form == "function" else "")
+
+
+def test_a_failed_function_is_traced_as_one_that_returns(folder):
+    text = "def f():\n    x = mb.Tensor([1.0, 2.0])\n    y = g(x)\n    {}\n    return y\n"
+    text += "def g(a):\n    b = a * 2\n    return b + 1"
+    fails = run(program(folder, text.format("1 / 0"), "fails.py") + ":f", partial=True)
+    works = run(program(folder, text.format("pass"), "works.py") + ":f", partial=True)
+    assert fails.failed.message == "ZeroDivisionError: division by zero"
+    assert works.failed is None
+    fails, works = (
+        [
+            (node.title, node.op, node.kind, node.scope, node.source and node.source.line)
+            for node in ran.trace.graph.nodes
+        ]
+        for ran in (fails, works)
+    )
+    assert fails == works
+
+
+def test_the_failure_says_what_happened_and_where(folder):
+    name = program(folder, BROKEN)
+    with pytest.raises(ProgramError) as raised:
+        run(f"{name}:example")
+    failed = partial(f"{name}:example").failed
+    assert failed == raised.value.failure
+    assert failed.message.startswith("ShapeError: matmul(Tensor (2,) float64, weights (3,) float64")
+    assert "\n" not in failed.message
+    assert failed.source == Source(name, 6, "return (var + 1) @ weights")
+    assert str(raised.value) == f"{name} failed:\n\n{failed.traceback}"
+    assert re.findall(r", line (\d+), in (\w+)", failed.traceback) == [
+        ("16", "example"),
+        ("12", "standardise"),
+        ("6", "spread"),
+    ]
+
+
+def test_a_loop_that_fails_in_its_third_turn(folder):
+    text = """
+def train():
+    w = mb.Tensor([1.0, 2.0], requires_grad=True)
+    for step in range(5):
+        loss = (w * w).sum()
+        weights = [1.0, 2.0][step]
+    return loss
+"""
+    ran = partial(program(folder, text) + ":train")
+    assert outputs(ran) == ["loss"] * 3
+    assert names(ran) == ["w", *["×", "loss"] * 3]
+    assert ran.failed.message == "IndexError: list index out of range"
+    assert ran.failed.source.text == "weights = [1.0, 2.0][step]"
+
+
+def test_gradients_that_were_there_before_the_failure_are_kept(folder):
+    text = """
+w = mb.Tensor([1.0, 2.0], requires_grad=True)
+loss = (w * w).sum()
+loss.backward()
+(w * 2).backward()
+"""
+    ran = partial(program(folder, text))
+    assert ran.failed.message.startswith("GradientError: Tensor (2,) float64 is not a single")
+    assert names(ran) == ["w", "×", "loss", "× 2"]
+    assert ran.trace.graph.nodes[0].cotangent.tolist() == [2.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("fails", "message"),
+    [
+        ("raise ValueError('one\\n  two.')", "ValueError: one two"),
+        ("raise ValueError", "ValueError"),
+        ("assert not True", "AssertionError"),
+        ("{}['a']", "KeyError: 'a'"),
+        ("import json; json.loads('[')", "JSONDecodeError: Expecting value: line 1 .*"),
+        ("eval('1 +')", r"SyntaxError: invalid syntax \(<string>, line 1\)"),
+        (
+            "e = TypeError('one.'); e.add_note('two\\n'); e.add_note('three'); raise e",
+            "TypeError: one; two; three",
+        ),
+        ("e = TypeError('one'); e.__notes__ = 2; raise e", "TypeError: one"),
+        (
+            "class Odd(Exception):\n    def __str__(self): return 1 / 0\nraise Odd",
+            r"Odd: <exception str\(\) failed>",
+        ),
+    ],
+)
+def test_errors_of_any_kind_in_one_paragraph(folder, fails, message):
+    failed = partial(program(folder, f"y = mb.Tensor(1.0) + 1\n{fails}")).failed
+    assert re.fullmatch(message, failed.message)
+    assert "\n" not in failed.message
+    assert failed.source.file == "program.py"
+    assert failed.source.text == fails.splitlines()[-1]
+
+
+def test_the_line_of_a_failure_is_the_innermost_of_the_users(folder):
+    (folder / "beside.py").write_text("import numpy as np\ndef f(): np.zeros(2).reshape(3)\n")
+    failed = partial(program(folder, "import beside\ny = mb.Tensor(1.0) + 1\nbeside.f()")).failed
+    assert Path(failed.source.file).name == "beside.py"
+    assert failed.source == Source(failed.source.file, 2, "def f(): np.zeros(2).reshape(3)")
+
+
+def test_a_program_that_went_elsewhere_is_still_quoted(folder, monkeypatch):
+    (folder / "sub").mkdir()
+    text = "import os\nos.chdir('sub')\ny = mb.Tensor(1.0) + 1\n1 / 0"
+    ran = partial(str(Path("sub") / program(folder / "sub", text)))
+    assert ran.failed.source.text == "1 / 0"
+    assert "    1 / 0\n" in ran.failed.traceback
+    assert ran.trace.graph.nodes[-1].source.text == "y = mb.Tensor(1.0) + 1"
+    program(folder / "sub", f"# new\n{text}")
+    assert partial(str(Path("sub") / "program.py")).failed.source.line == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "message"),
+    [
+        ("mb.Tensor([1.0]) @ mb.Tensor([1.0, 2.0])", "", "ShapeError: matmul"),
+        ("def f():\n    {}['a']", ":f", "KeyError: 'a'"),
+        ("y = mb.Tensor(1.0) + 1\n1 / 0\ndef f(): return y", ":f", "ZeroDivisionError"),
+        ("def f():\n    y = mb.Tensor(1.0) + 1", ":f", "f in program.py returned None"),
+        ("def f(a):\n    return a", ":f", "f in program.py takes a, and microbn has nothing"),
+        ("def f():\n    y = mb.Tensor(1.0) + 1\n    sys.exit(3)", ":f", "3 before f had returned"),
+        ("y = mb.Tensor(1.0) + 1", ":z", "no function and leaves no Tensor called 'z'"),
+        ("print(1", "", "program.py failed:"),
+    ],
+)
+def test_where_nothing_can_be_kept_a_partial_run_is_as_any_other(folder, text, name, message):
+    target = program(folder, text) + name
+    said = []
+    for kind in False, True:
+        with pytest.raises(ProgramError, match=message) as raised:
+            run(target, partial=kind)
+        said.append((str(raised.value), raised.value.status))
+    assert said[0] == said[1]
+
+
+@pytest.mark.parametrize("text", ["", "def f(): "])
+def test_an_interrupt_is_not_kept(folder, text):
+    name = program(folder, f"{text}mb.Tensor(1.0) + 1; raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        run(name + (":f" if text else ""), partial=True)
+
+
+def test_a_partial_run_of_what_does_not_fail_is_as_any_other(folder):
+    for target in "model.py", "model.py:y", "model.py:example", "model.py:two":
+        whole, kept = run(target), run(target, partial=True)
+        assert kept.failed is None
+        assert kept.trace.graph == whole.trace.graph
+        assert len(kept.trace.outputs) == len(whole.trace.outputs) == 1 + (target[-3:] == "two")
+    ran = run(program(folder, "y = mb.Tensor(1.0) + 1\nsys.exit(3)"), partial=True)
+    assert (ran.stopped, ran.failed, names(ran)[-1]) == (3, None, "y")
+
+
+def test_a_failure_does_not_keep_the_program_alive(folder):
+    text = """
+class Big: pass
+def f():
+    big = sys.big = Big()
+    y = mb.Tensor(1.0) + 1
+    1 / 0
+"""
+    ran = partial(program(folder, text) + ":f")
+    alive = weakref.ref(sys.big)
+    del sys.big
+    gc.collect()
+    assert alive() is None
+    assert outputs(ran) == ["y"]
+
+
+def test_a_run_that_is_not_partial_keeps_nothing_that_was_dropped(folder):
+    text = """
+import weakref
+def f():
+    sys.dropped = weakref.ref(mb.Tensor(1.0) + 1)
+    return mb.Tensor(1.0) + 2
+"""
+    ran = run(program(folder, text) + ":f")
+    dropped = sys.dropped
+    del sys.dropped
+    gc.collect()
+    assert dropped() is None
+    assert outputs(ran) == [None]

@@ -1014,3 +1014,12 @@ def test_arguments_that_cannot_be_traced_are_named():
         mb.trace(lambda x: x * 2, 2.0)
     with pytest.raises(TypeError, match="return what was computed"):
         mb.trace(lambda x: 3, np.ones(2))
+
+
+def test_endless_recursion_leaves_nothing_behind():
+    def forever(x):
+        return forever(x * 1.0)
+
+    with pytest.raises(RecursionError):
+        mb.trace(forever, np.ones(2))
+    assert mb.trace(lambda x: x * 2, np.ones(2)).output.scope == ()

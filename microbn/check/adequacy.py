@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import engine
+from ..apart import apart
 from ..errors import ShapeError
 from ..kernels import Array
 from ..tensor import Tensor
@@ -85,6 +86,7 @@ class Adequacy(NamedTuple):
 
 
 @np.errstate(all="ignore")  # mutants may divide by zero
+@apart()
 def adequacy(
     check: Function, fn: Function, inputs: Sequence[Any], *, wrt: int | Sequence[int] | None = None
 ) -> Adequacy:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import engine, kernels
+from ..apart import apart
 from ..dispatch import like, plain
 from ..errors import OperandError, ShapeError, check_differentiable, describe, no_direction
 from ..graph.paths import title
@@ -24,6 +25,7 @@ FOLLOWS = "what follows from the gradients given above it"
 MOST = 10**6  # entries that broadcasting may blow up a wrong shape to
 
 
+@apart()
 def compare(
     trace: Trace | Tensor, stages: Mapping[Any, Any], grad_output: Any = None
 ) -> Comparison:

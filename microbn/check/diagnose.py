@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from .. import engine
+from ..apart import apart
 from ..dispatch import plain
 from ..errors import GradientError, OperandError, ShapeError, describe
 from ..graph.paths import written
@@ -79,6 +80,7 @@ class Diagnosis:
         yield from self.notes
 
 
+@apart()
 def diagnose(
     fn: Callable[..., Any],
     inputs: Sequence[Any],

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..apart import apart
 from ..context import recording
 from ..errors import OperandError, ShapeError, describe
 from ..graph.backward import SALT
@@ -26,6 +27,7 @@ from .differences import (
 from .reasons import explain
 
 
+@apart()
 def gradcheck(
     fn: Function, *inputs: Any, order: int = 1, grad_output: Any = None, seed: int = 0
 ) -> None:

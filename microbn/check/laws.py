@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import errors
+from ..apart import apart
 from ..kernels import Array, Axis, sum_to
 
 GROUP, LOSS = "group_norm", "softmax_cross_entropy"
@@ -69,6 +70,7 @@ class Laws(NamedTuple):
         return "\n".join([*lines, *wrap(said, WIDTH), *wrap(self.hint, WIDTH)])
 
 
+@apart()
 def laws(
     hand_backward: Callable[..., Any],
     *inputs: Array,

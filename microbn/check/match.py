@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..apart import apart
 from ..dispatch import like, plain
 from ..errors import OperandError, describe
 from ..graph.backward import SALT
@@ -21,6 +22,7 @@ class GradientMismatch(AssertionError):
     """A hand-written backward pass is wrong; the message is the diagnosis."""
 
 
+@apart()
 def assert_gradients_match(
     composed: Callable[..., Any],
     hand_backward: Callable[..., Any],

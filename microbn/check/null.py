@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..apart import apart
 from ..errors import OperandError, ShapeError, describe
 from ..graph import nullpaths
 from ..graph.nullpaths import NullPaths
@@ -11,6 +12,7 @@ from ..graph.tracer import Trace
 from ..tensor import Tensor
 
 
+@apart()
 def null_paths(
     trace: Trace | Tensor, grad_output: Any = None, *, limit: int = 100_000
 ) -> NullPaths:

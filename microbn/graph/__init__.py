@@ -3,6 +3,9 @@
 from .drawing import Drawing, draw
 from .graph import Graph
 from .parts import Edge, Node, Scope, Source
+from .step.event import Shown, Step
+from .step.walk import Walk
+from .stepping import steps
 from .tracer import Trace, trace, tracing
 
 __all__ = [
@@ -11,9 +14,13 @@ __all__ = [
     "Graph",
     "Node",
     "Scope",
+    "Shown",
     "Source",
+    "Step",
     "Trace",
+    "Walk",
     "draw",
+    "steps",
     "trace",
     "tracing",
 ]

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import engine
+from ..apart import apart
 from ..dispatch import like, plain
 from ..errors import check_differentiable
 from ..mirror import Edge
@@ -42,6 +43,7 @@ class Backward:
     step was for, by the id of its result, ``contributions`` what came to a tensor along each edge.
     """
 
+    @apart()
     def __init__(self, output: Tensor, grad_output: Any = None) -> None:
         self.cotangents: dict[Tensor, Tensor] = {}
         self.roles: dict[int, Role] = {}

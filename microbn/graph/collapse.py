@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import OperandError, ShapeError
@@ -13,6 +13,7 @@ from .parts import Edge, Node, Scope
 from .snapshot import prefix
 
 Collapse = int | str | Iterable[int | str]
+LIMIT = 150  # nodes in a picture that can still be read
 
 
 def collapsed(graph: Graph, which: Collapse) -> Graph:
@@ -37,9 +38,31 @@ def collapsed(graph: Graph, which: Collapse) -> Graph:
     >>> [(node.kind, node.title) for node in collapsed(graph, "batch_norm").nodes]
     [('input', 'x'), ('scope', 'batch_norm'), ('output', '× 2')]
     """
-    chosen = _chosen(graph, which)
+    return boxed(graph, _chosen(graph, which)).graph
+
+
+@dataclass(frozen=True, slots=True)
+class Boxed:
+    """A collapsed graph, and what its parts stand for, by index in the whole graph.
+
+    Each of ``nodes`` stands for itself, or if it is a box, for all inside that is not a node of its
+    own; a leaf may be in several. ``places`` has the scope that a box is, None for other nodes;
+    ``scopes`` are those that are left.
+    """
+
+    graph: Graph
+    nodes: tuple[tuple[int, ...], ...]
+    places: tuple[int | None, ...]
+    scopes: tuple[int, ...]
+
+
+def boxed(graph: Graph, chosen: Collection[int]) -> Boxed:
+    """Collapse the scopes with these indexes."""
     owner = [_outermost(graph, node.place, chosen) for node in graph.nodes]
-    return _Boxes(graph, owner).graph() if any(o is not None for o in owner) else graph
+    if any(o is not None for o in owner):
+        return _Boxes(graph, owner).boxed()
+    nodes = tuple((node.index,) for node in graph.nodes)
+    return Boxed(graph, nodes, (None,) * len(nodes), tuple(range(len(graph.scopes))))
 
 
 def fit(graph: Graph, limit: int) -> tuple[Graph, int]:
@@ -91,7 +114,7 @@ def _depth(graph: Graph, scope: Scope) -> int:
     return depth
 
 
-def _outermost(graph: Graph, place: int | None, chosen: set[int]) -> int | None:
+def _outermost(graph: Graph, place: int | None, chosen: Collection[int]) -> int | None:
     """Return the outermost of the chosen scopes around a place."""
     found = None
     while place is not None:
@@ -106,7 +129,7 @@ class _Boxes:
     ``owner`` has the collapsed scope around each node, ``box`` the one whose box it is part of.
     ``homes`` are the boxes of a leaf that is inside of some. ``sums`` are the sums taken out of
     their box, ``out`` the values that are nodes of their own below it. ``result`` is the value
-    that a box shows itself.
+    that a box shows itself. ``members`` are the ops of each box, with those that are in ``out``.
     """
 
     def __init__(self, graph: Graph, owner: list[int | None]) -> None:
@@ -122,6 +145,7 @@ class _Boxes:
         self.sums = self._take_out_sums()
         self.out: set[int] = set()
         self.result: dict[int, int] = {}
+        self.members: dict[int, list[int]] = defaultdict(list)
         self._find_results()
 
     def _is_saved_in_box(self, edge: Edge) -> bool:
@@ -168,11 +192,10 @@ class _Boxes:
         """Say of each box which value it shows itself, and which are nodes of their own."""
         alone = [n for n in self.nodes if self.box[n.index] is None and n.index not in self.homes]
         pinned = {node.twin for node in alone}
-        members: dict[int, list[int]] = defaultdict(list)
         for k, box in enumerate(self.box):
             if box is not None:
-                members[box].append(k)
-        for box, inside in members.items():
+                self.members[box].append(k)
+        for box, inside in self.members.items():
             self.out |= {k for k in inside if k in pinned}
             rest = [k for k in inside if k not in pinned and self._leaves(k)]
             final = [k for k in rest if not self._is_summand(k)]
@@ -194,7 +217,7 @@ class _Boxes:
 
     # The new graph -------------------------------------------------------------------------------
 
-    def graph(self) -> Graph:
+    def boxed(self) -> Boxed:
         """Put it together: each box at the place of its last op, then what comes out of it."""
         last = {o: k for k, o in enumerate(self.owner) if not _is_leaf(self.nodes[k])}
         order: list[tuple[int, int, int]] = []  # place, place below a box, node or scope
@@ -203,8 +226,7 @@ class _Boxes:
                 order.append((last[self.owner[k]], k + 1, k))
             elif box is None and k not in self.homes:
                 order.append((k, 0, k))
-        boxes = dict.fromkeys(box for box in self.box if box is not None)
-        order += [(last[box], 0, -1 - box) for box in boxes]
+        order += [(last[box], 0, -1 - box) for box in self.members]
         order.sort()
         self.index = {k: i for i, (*_, k) in enumerate(order)}
         gone = {o for o in self.owner if o is not None}
@@ -216,7 +238,23 @@ class _Boxes:
             for i, s in enumerate(left)
         ]
         nodes = [replace(node, index=i) for i, node in enumerate(nodes)]
-        return Graph(tuple(nodes), self._edges(), tuple(scopes))
+        small = Graph(tuple(nodes), self._edges(), tuple(scopes))
+        inside = self._contents()
+        return Boxed(
+            small,
+            tuple((k,) if k >= 0 else tuple(inside[-1 - k]) for *_, k in order),
+            tuple(None if k >= 0 else -1 - k for *_, k in order),
+            tuple(self.places),
+        )
+
+    def _contents(self) -> dict[int, list[int]]:
+        """Return what is inside of each box and nowhere else to be seen."""
+        contents: dict[int, list[int]] = defaultdict(list)
+        for k, box in enumerate(self.box):
+            own = [] if box is None or k in self.out else [box]
+            for place in self.homes.get(k, own):
+                contents[place].append(k)
+        return contents
 
     def _at(self, k: int) -> int:
         """Return the index of the node that stands for an op or a leaf that is not inside."""
@@ -266,7 +304,7 @@ class _Boxes:
 
     def _box(self, place: int) -> Node:
         """Return the node that stands for a scope."""
-        inside = [node for node, box in zip(self.nodes, self.box, strict=True) if box == place]
+        inside = [self.nodes[k] for k in self.members[place]]
         ops = sum(node.params.get("ops", 1) for node in inside if node.op != "result")
         scope, last, k = self.whole.scopes[place], inside[-1], self.result.get(place)
         result = replace(last, shape=(), value=None, cotangent=None) if k is None else self.nodes[k]

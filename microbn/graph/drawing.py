@@ -9,27 +9,28 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any, Literal
 
+from ..apart import apart
 from ..errors import OperandError, ShapeError, describe
 from ..tensor import Tensor
 from .asused import as_used
-from .collapse import Collapse, collapsed, fit
+from .collapse import LIMIT, Collapse, collapsed, fit
 from .dot import Style, to_dot
-from .frames import names_in, user_frame
 from .graph import Graph
 from .heatmap import Table, paint
 from .highlight import Highlight, mark
 from .labels import short
 from .layout import Engine, layout
 from .nullpaths import null_paths
-from .snapshot import Notes
+from .subject import subject
+from .taken import take
 from .theme import PALETTES, Theme
 from .tracer import Trace
 
-LIMIT = 150  # nodes in a picture that can still be read
 FOLLOWED = 10_000  # edges that the search for paths that contribute nothing may follow
 WIDTH = 90  # characters in a line below the picture
 
 
+@apart()
 def draw(
     drawable: Tensor | Trace | Graph,
     *,
@@ -107,43 +108,14 @@ def _graph_of(drawable: Any, backward: bool, grad_output: Any) -> tuple[Graph, l
                 "Graph.from_outputs(y, backward=True), or draw the Tensor y"
             )
         return drawable, []
-    outputs: tuple[Tensor, ...]
-    if isinstance(drawable, Tensor):
-        frame = user_frame()
-        outputs, notes = (drawable,), Notes(names_in(frame) if frame else {})
-    elif isinstance(drawable, Trace):
-        outputs, notes = drawable.outputs, drawable.notes
-    else:
-        raise OperandError(
-            f"draw takes a Tensor, a Trace or a Graph, not {describe(drawable)}; "
-            "give the Tensor that the computation ended in"
-        )
-    outputs, notes, overwritten = as_used(outputs, notes)
-    graph = Graph.from_outputs(*outputs, backward=backward, grad_output=grad_output, notes=notes)
-    remarks = [
-        f"{notes.names.get(id(x)) or describe(x)} was written into after it had been used: "
-        "what is shown is not what was computed with."
-        for x in overwritten
-    ]
-    if all(output.op is None and not output.requires_grad for output in outputs):
-        remarks.append(
-            "No call was recorded: nothing that this was computed from requires grad. Give a leaf "
-            "requires_grad=True, or compute in mb.trace."
-        )
+    outputs, notes = subject(drawable, "draw")
+    graph, remarks = take(outputs, notes, backward, grad_output)
     if backward:
-        remarks += _on_backward(graph, outputs[0], grad_output, notes)
-    return graph, list(dict.fromkeys(remarks))
-
-
-def _on_backward(graph: Graph, output: Tensor, grad_output: Any, notes: Notes) -> list[str]:
-    """Say what the backward pass started from if nobody gave it, and what contributes nothing."""
-    remarks = []
-    if grad_output is None and output._grad is None and output.size > 1:
-        seed = next(node.name for node in graph.nodes if node.part == "seed")
-        remarks.append(f"{seed}: random numbers, for want of a grad_output.")
-    found = null_paths(output, limit=FOLLOWED, names=notes.names)
-    remarks += [f"Contributes nothing: {null}." for null in found]
-    return remarks + [found.note] * bool(found.note)
+        output, notes = as_used(outputs, notes)[:2]
+        found = null_paths(output[0], limit=FOLLOWED, names=notes.names)
+        remarks += [f"Contributes nothing: {null}." for null in found]
+        remarks += [found.note] * bool(found.note)
+    return graph, remarks
 
 
 def check_options(direction: str, theme: str, engine: str | None = None) -> None:

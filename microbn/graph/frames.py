@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from functools import lru_cache
-from types import CodeType, FrameType
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -41,12 +41,10 @@ def is_users(filename: str) -> bool:
     return not inside or any(folder in filename.split(os.sep) for folder in _INSTALLED)
 
 
-def user_frame(unless: CodeType | None = None) -> FrameType | None:
-    """The innermost frame that runs code of the user; None if ``unless`` runs inside of it."""
+def user_frame() -> FrameType | None:
+    """The innermost frame that runs code of the user."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and not is_users(frame.f_code.co_filename):
-        if frame.f_code is unless:
-            return None
         frame = frame.f_back
     return frame
 

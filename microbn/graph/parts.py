@@ -110,9 +110,14 @@ def _same(a: Any, b: Any) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """The use of node ``source`` as the argument at ``position`` of the op that made ``target``."""
+    """The use of node ``source`` as the argument at ``position`` of the op that made ``target``.
+
+    ``contribution`` is the node of the backward graph that came back along this edge, already
+    summed over axes that were broadcast; None if nothing did.
+    """
 
     source: int
     target: int
     position: int
     broadcast: bool
+    contribution: int | None = None

@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import Any
 
 from .. import engine
+from ..apart import apart
 from ..errors import ShapeError, check_differentiable
 from ..kernels import Array
 from ..mirror import Edge
@@ -95,6 +96,7 @@ class Pass:
 # Paths, one by one -------------------------------------------------------------------------------
 
 
+@apart()
 def paths(output: Tensor, x: Tensor, *, limit: int = 1000) -> list[Path]:
     """Return every path along which a cotangent gets from ``output`` back to ``x``.
 
@@ -157,6 +159,7 @@ def _links(tensor: Tensor) -> list[Link]:
     ]
 
 
+@apart()
 def along(path: Path, grad_output: Any = None) -> Array:
     """Return what flows along ``path`` alone: a cotangent of the tensor that it ends in.
 

@@ -23,7 +23,7 @@ from ..errors import ShapeError
 from ..kernels import Array
 from .parts import Edge, Kind, Node, Part, Scope, Source
 
-FORMAT, VERSION = "microbn.graph", 1
+FORMAT, VERSION = "microbn.graph", 2
 PLAIN = (bool, int, str, type(None))
 REAL = re.compile(r"bool|u?int\d+|float\d+|[<>][iuf]\d+")  # the dtypes that a Tensor may have
 
@@ -44,7 +44,13 @@ def to_dict(graph: Any, limit: int) -> dict[str, Any]:
             for node in graph.nodes
         ],
         "edges": [
-            {"from": e.source, "to": e.target, "position": e.position, "broadcast": e.broadcast}
+            {
+                "from": e.source,
+                "to": e.target,
+                "position": e.position,
+                "broadcast": e.broadcast,
+                "contribution": e.contribution,
+            }
             for e in graph.edges
         ],
         "scopes": [{f.name: getattr(s, f.name) for f in fields(Scope)} for s in graph.scopes],
@@ -106,12 +112,12 @@ def _node(state: dict[str, Any]) -> Node:
 
 def _edge(state: dict[str, Any]) -> Edge:
     """Read an edge."""
-    source, target, position, broadcast = (
-        state[k] for k in ("from", "to", "position", "broadcast")
+    source, target, position, broadcast, contribution = (
+        state[k] for k in ("from", "to", "position", "broadcast", "contribution")
     )
-    if len(state) > 4:
+    if len(state) > 5:
         raise ValueError(f"an edge has no entry {[*state][-1]!r}")
-    return Edge(source, target, position, broadcast)
+    return Edge(source, target, position, broadcast, contribution)
 
 
 def _listed(value: Any) -> list[Any]:
@@ -146,6 +152,8 @@ def _check_edges(nodes: Sequence[Node], edges: Sequence[Edge]) -> None:
         inside = _is_index(edge.target, len(nodes)) and _is_index(edge.source, edge.target)
         _require(inside and _is_index(edge.position), "edge", i)
         _require(isinstance(edge.broadcast, bool), "edge", i)
+        came = edge.contribution
+        _require(came is None or _is_index(came, len(nodes)), "edge", i)
         _require(last < (last := (edge.target, edge.position, edge.source)), "edge", i)
         positions[edge.target].append(edge.position)
     for i, node in enumerate(nodes):

@@ -69,6 +69,16 @@ class Snapshot:
         for node in self.nodes[first:]:
             if node.part is None:
                 self.nodes[node.index] = replace(node, part="constant")
+        self._note_contributions(backward)
+
+    def _note_contributions(self, backward: Backward) -> None:
+        """Note at each forward edge what came back along it."""
+        came = {
+            (self.index[id(c.via)], c.route): self.index[id(c.cotangent)]
+            for contributions in backward.contributions.values()
+            for c in contributions
+        }
+        self.edges = [replace(e, contribution=came.get((e.target, e.position))) for e in self.edges]
 
     def _link(self, step: Tensor, backward: Backward, twins: list[int]) -> None:
         """Say of a step what it is for, and of forward nodes that it is their cotangent."""

@@ -264,9 +264,9 @@ def _formula(node: Node, operands: list[str]) -> str:
     """Write an op with its arguments: between, before, behind or around them."""
     label, params = node.label, _params(node)
     if node.op == "index" and len(operands) == 1:
-        return f"{_whole(operands[0])}[{_key(node.params.get('key'))}]"
+        return f"{_whole(operands[0])}[{key_in_brackets(node.params.get('key'))}]"
     if node.op == "scatter" and len(operands) == 1:
-        return f"{label}({operands[0]} at {_key(node.params.get('key'))})"
+        return f"{label}({operands[0]} at {key_in_brackets(node.params.get('key'))})"
     if node.op == "sum_to":
         return f"{label} of {', '.join(operands)}"
     if label.count("·") == len(operands) and not params:
@@ -298,14 +298,14 @@ def _param(value: Any) -> str:
     return number(value) if np.isscalar(value) else " ".join(str(value).split())
 
 
-def _key(key: Any) -> str:
+def key_in_brackets(key: Any) -> str:
     """Write an index as it is between brackets.
 
-    >>> _key((slice(1, None), ..., np.arange(9), None, -1))
+    >>> key_in_brackets((slice(1, None), ..., np.arange(9), None, -1))
     '1:, ..., [0 1 2 … 8], None, -1'
     """
     if isinstance(key, tuple):
-        return ", ".join(map(_key, key)) if key else "()"
+        return ", ".join(map(key_in_brackets, key)) if key else "()"
     if isinstance(key, slice):
         ends = ["" if end is None else str(end) for end in (key.start, key.stop, key.step)]
         return ":".join(ends if ends[2] else ends[:2])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,7 @@ from ..tensor import Tensor
 from .frames import user_frame
 from .graph import Graph
 from .snapshot import Notes
+from .step.make import walk
 from .watch import Log, Session
 
 _UNSET = object()
@@ -63,15 +67,34 @@ class Trace:
 
         Raises an OperandError (a TypeError) if there is no output.
         """
+        self._check_output()
+        notes = self.notes
+        return Graph.from_outputs(
+            *self.outputs, backward=backward, grad_output=grad_output, notes=notes
+        )
+
+    def save_html(self, path: str | os.PathLike[str], *, grad_output: Any = None) -> None:
+        """Write a page that steps through it, forward and back again: one file, for any browser.
+
+        The backward pass starts from ``grad_output``; for what it is without one see
+        `Graph.from_outputs`. Raises an OperandError (a TypeError) if there is no output.
+
+        >>> import tempfile, microbn as mb
+        >>> x = mb.Tensor([3.0, 4.0], requires_grad=True)
+        >>> with mb.tracing() as trace:
+        ...     loss = (x * x).sum()
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     trace.save_html(f"{folder}/loss.html")
+        """
+        self._check_output()
+        walk(self.outputs, self.notes, title=self.name, grad_output=grad_output).save_html(path)
+
+    def _check_output(self) -> None:
         if not self.outputs:
             raise OperandError(
                 "this trace has no output that is a Tensor, so there is no graph; compute with "
                 "Tensors inside `with mb.tracing()`, or assign one to the trace's .output"
             )
-        notes = self.notes
-        return Graph.from_outputs(
-            *self.outputs, backward=backward, grad_output=grad_output, notes=notes
-        )
 
     def __repr__(self) -> str:
         count, outputs = self._log.count, ", ".join(map(describe, self.outputs)) or "nothing"
@@ -112,18 +135,10 @@ def trace(fn: Any, *args: Any, **kwargs: Any) -> Trace:
             f"trace calls a function, and {describe(fn)} is none; give the function and what to "
             "call it with: mb.trace(f, x), not mb.trace(f(x))"
         )
-    name = str(getattr(fn, "__name__", type(fn).__name__))
-    log = Log(keep=False)
-    log.see("", fn)  # a model has no variable in the code that it runs
     positional = [_as_leaf(a) for a in args]
     named = {key: _as_leaf(a) for key, a in kwargs.items()}
-    session = Session(log)
-    try:
-        output = fn(*positional, **named)
-    finally:
-        session.close()
-    found = Trace(name, log)
-    found.output = output
+    with calling(fn) as found:
+        found.output = fn(*positional, **named)
     if not found.outputs:
         given = [*positional, *named.values()]
         remedy = "return what was computed, from float arrays or from Tensors"
@@ -131,10 +146,26 @@ def trace(fn: Any, *args: Any, **kwargs: Any) -> Trace:
             remedy = "call it with float arrays or Tensors, not with "
             remedy += ", ".join(map(describe, given))
         raise OperandError(
-            f"{name} returned {describe(output)}, in which there is no Tensor, so there is no "
-            f"graph; {remedy}"
+            f"{found.name} returned {describe(found.output)}, in which there is no Tensor, so "
+            f"there is no graph; {remedy}"
         )
     return found
+
+
+@contextlib.contextmanager
+def calling(fn: Any, *, keep: bool = False) -> Iterator[Trace]:
+    """Trace the call of ``fn`` that the block makes; `trace` with its parts in hand.
+
+    If the call fails, the trace has what was recorded by then. With ``keep``, its outputs are those
+    results that nothing else was computed from, in order, unless the block assigns its output.
+    """
+    log = Log(keep)
+    log.see("", fn)  # a model has no variable in the code that it runs
+    session = Session(log)
+    try:
+        yield Trace(str(getattr(fn, "__name__", type(fn).__name__)), log)
+    finally:
+        session.close()
 
 
 class tracing:

@@ -15,7 +15,6 @@ from typing import Any
 from ..context import Entry, State, state
 from ..ops import Op
 from ..tensor import Tensor
-from .backward import Backward
 from .frames import (
     is_better,
     is_users,
@@ -28,8 +27,6 @@ from .frames import (
     variables,
 )
 from .parts import Source
-
-_PICTURE = Backward.__init__.__code__  # what runs inside of it is recorded for a picture only
 
 
 class Log:
@@ -53,7 +50,7 @@ class Log:
 
     def note(self, out: Tensor, args: tuple[Any, ...]) -> None:
         """Take down the line of an op that was just recorded."""
-        frame = user_frame(unless=_PICTURE)
+        frame = user_frame()
         if frame is None:
             return
         self.look(frame)  # at what this line has bound so far, and may bind anew
@@ -212,6 +209,9 @@ class Session:
             self.frame = None
         self.log.open = False
         leave(self.state, self.before)
+        on = state.get()[0]
+        if isinstance(on, Tracer) and on.log is self.log:  # endless recursion has ended the trace
+            state.set(self.before)
 
 
 def leave(inner: State, before: State) -> None:

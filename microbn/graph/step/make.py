@@ -1,0 +1,47 @@
+"""Making a walk from what was computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ...apart import apart
+from ...tensor import Tensor
+from ..snapshot import Notes
+from ..taken import take
+from .event import Failure
+from .walk import Walk
+
+
+@apart()
+def walk(
+    outputs: Sequence[Tensor],
+    notes: Notes,
+    *,
+    title: str = "",
+    grad_output: Any = None,
+    failure: Failure | None = None,
+) -> Walk:
+    """Return the steps to ``outputs``, and back again if there is one that requires grad.
+
+    The backward pass starts from ``grad_output``; for what it is without one see
+    `Graph.from_outputs`. A ``failure`` is where the program ended.
+    """
+    remark = "" if failure else no_way_back(outputs)
+    with np.errstate(all="ignore"):  # what is not finite is shown, and warned of in the program
+        graph, remarks = take(outputs, notes, not (remark or failure), grad_output)
+    return Walk(graph, title, (*remarks, *[remark] * bool(remark)), failure)
+
+
+def no_way_back(outputs: Sequence[Tensor]) -> str:
+    """Say why there is no backward pass from ``outputs``, if there is none."""
+    if len(outputs) > 1:
+        return (
+            f"There are {len(outputs)} results, and a backward pass starts from one: "
+            "name one of them to see it."
+        )
+    if not outputs[0].requires_grad:
+        return "Nothing that this was computed from requires grad, so there is no backward pass."
+    return ""

@@ -1,0 +1,113 @@
+"""A walk through a graph: every op forward, then every edge backward, as a list of steps."""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...kernels import Array
+from ..graph import Graph
+from .backward import Backward
+from .event import Failure, Shown, Step
+from .forward import compute, failed, start
+from .page import page, write
+from .reader import Reader
+
+
+class State(NamedTuple):
+    """What is known after a step: values, and gradients as far as they have arrived.
+
+    Both are by the index of a forward node.
+    """
+
+    values: dict[int, Array]
+    gradients: dict[int, Array]
+
+
+class Walk(list[Step]):
+    """The steps through a graph, in order.
+
+    ``graph`` is what they go through, ``title`` what to call it, ``remarks`` what there is to say
+    of it all, ``names`` what each forward node is called. ``backward`` is the index of the step at
+    which the backward pass starts, None if there is none.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        title: str = "",
+        remarks: tuple[str, ...] = (),
+        failure: Failure | None = None,
+    ) -> None:
+        reader = Reader(graph)
+        super().__init__(
+            Step(index, **event) for index, event in enumerate(_events(reader, failure))
+        )
+        self.graph, self.title, self.remarks = graph, title, remarks
+        self.names = {k: name.text for k, name in reader.names.texts.items()}
+        self.backward = next((step.index for step in self if step.kind == "seed"), None)
+
+    def state(self, k: int) -> State:
+        """Return the values and the gradients that are there after step ``k``.
+
+        >>> import microbn as mb
+        >>> x = mb.Tensor(3.0, requires_grad=True, name="x")
+        >>> walk = mb.steps((x * x).named("y"))
+        >>> walk.state(1).values, walk.state(3).gradients  # x is 0, y is 1; one of two ways back
+        ({0: array(3.), 1: array(9.)}, {1: array(1.), 0: array(3.)})
+        """
+        leaves = (n for n in self.graph.nodes if n.part is None and n.op is None)
+        values = {n.index: n.value for n in leaves if n.value is not None}
+        gradients: dict[int, Array] = {}
+        for step in self[: range(len(self))[k] + 1]:
+            if step.node is None:
+                continue
+            if step.kind == "forward" and step.node.value is not None:
+                values[step.node.index] = step.node.value
+            if step.gradient is not None and step.gradient.value is not None:
+                gradients[step.node.index] = step.gradient.value
+        return State(values, gradients)
+
+    def strange(self) -> Step | None:
+        """Return the first step that has a number which is not finite, if there is one."""
+        for step in self:
+            tables = step.rows[0] if step.kind == "start" else (step.result,)
+            if any(isinstance(t, Shown) and not_finite(t.value) for t in tables):
+                return step
+        return None
+
+    def html(self) -> str:
+        """Return one HTML page that shows all steps, and needs nothing else."""
+        return page(self)
+
+    def save_html(self, path: str | os.PathLike[str]) -> None:
+        """Write that page to a file, which is touched only once the page is made."""
+        write(self, path)
+
+    def _repr_html_(self) -> str:
+        """Show the page in a notebook, in a frame of its own."""
+        text = html.escape(self.html(), quote=True)
+        style = "width:100%;height:720px;border:1px solid #94a3b8;border-radius:8px"
+        return f'<iframe sandbox="allow-scripts" style="{style}" srcdoc="{text}"></iframe>'
+
+    def __repr__(self) -> str:
+        return f"<Walk through {self.title or 'a graph'}: {len(self)} steps>"
+
+
+def _events(reader: Reader, failure: Failure | None) -> Iterator[dict[str, Any]]:
+    """Yield what the steps are made of."""
+    yield start(reader)
+    yield from (compute(reader, node) for node in reader.forward if node.op is not None)
+    if failure:
+        yield failed(reader, failure)
+    yield from Backward(reader).steps()
+
+
+def not_finite(value: Any) -> bool:
+    """Whether there is a NaN or an infinity among floats."""
+    array = np.asarray(value)
+    return array.dtype.kind == "f" and not bool(np.isfinite(array).all())
