@@ -1,10 +1,11 @@
-"""What `microbn demo` shows: batch norm on four students, its gradient, its graph, and digits.
+"""What `microbn demo` shows: batch norm on four students, its gradient, its graph, digits, a page.
 
 Apart from the tables it is an example of how microbn is used, to be read from top to bottom.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
@@ -44,12 +45,14 @@ def demo(console: Console, seed: int, epochs: int, out: Path, *, quiet: bool = F
     worst = show_gradients(full, seed)
     paths = show_graph(full, y, out)
     scores = show_digits(full, seed, epochs)
+    page = show_page(full, y, out)
     if quiet:
         console.print(f"gradients: at most {worst:.1e} from those derived by hand")
         for path in paths:
             console.print(f"graph: {path}", soft_wrap=True)
         for name, _, _, last, seconds in scores:
             console.print(f"digits {name}: {last:.1f} %, {seconds:.1f} s")
+        console.print(f"page: {page}", soft_wrap=True)
 
 
 def a_table(*heads: str) -> Table:
@@ -271,3 +274,24 @@ def progress(console: Console) -> Progress:
         transient=True,
         disable=console.quiet or not console.is_terminal,
     )
+
+
+# 5. The page -------------------------------------------------------------------------------------
+
+DY = np.array([[1.0, 0.0], [0.0, 2.0], [-1.0, 0.0], [0.5, 1.0]])  # a gradient to go back with
+
+
+def show_page(console: Console, y: mb.Tensor, out: Path) -> Path:
+    """Write the page that steps through what ``y`` was computed from, and say how to open it."""
+    console.rule("5. Step through it", align="left")
+    page = out / "batch_norm.html"
+    walk = mb.steps(y, grad_output=DY)
+    walk.title = "Four students through batch norm"
+    walk.save_html(page)
+    console.print(
+        f"{len(walk)} steps, forward and back, with every number and why it is so. Open it by a "
+        "double click, or with"
+    )
+    console.print(f"  {Path(sys.executable).name} -m webbrowser {page}", soft_wrap=True)
+    console.print("Programs of your own, in this terminal: microbn step FILE.py")
+    return page

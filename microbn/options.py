@@ -23,7 +23,8 @@ Show what microbn does, in under a minute:
   1  four students through composed batch norm, every stage with its values
   2  its backward pass against three that were derived by hand
   3  its graph, saved as SVG and as DOT
-  4  a network that reads handwritten digits, with batch norm and without"""
+  4  a network that reads handwritten digits, with batch norm and without
+  5  a page in which to step through the first, forward and backward"""
 
 ABOUT_DRAW = """\
 Run a program and draw what it computed: the graph of the result that was

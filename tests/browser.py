@@ -60,7 +60,7 @@ class Browser:
         ]
         arguments = [program, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
         self.process = os.posix_spawn(
-            program, arguments, os.environ, file_actions=actions, setsid=True
+            program, arguments, os.environ, file_actions=actions, setpgroup=0
         )
         os.close(theirs_in)
         os.close(theirs_out)
@@ -194,7 +194,10 @@ class Browser:
         """Give the window another size."""
         self.send(
             "Emulation.setDeviceMetricsOverride",
-            **{"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False},
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
         )
 
     def prefer(self, **features: str) -> None:

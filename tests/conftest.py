@@ -15,6 +15,7 @@ settings.load_profile("fixed")
 EXPECTED = (  # what the reason of such a skip begins with
     "dot is not on PATH",
     "could not import 'torch'",
+    "no Chromium on PATH",
 )
 
 

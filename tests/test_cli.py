@@ -60,7 +60,7 @@ def shown(tmp_path_factory):
 def section(text, number):
     """Return the lines of a section, without its heading."""
     parts = re.split(r"^\d\. .*\n", text, flags=re.MULTILINE)
-    assert len(parts) == 5
+    assert len(parts) == 6
     return parts[number].splitlines()
 
 
@@ -162,7 +162,15 @@ def test_the_graph_is_saved_and_its_paths_are_printed_whole(shown):
     for name in names:
         assert any(f"{label} ".startswith(f"{name} ") for label in labels), name
     assert Path(paths[1]).read_text("utf-8").startswith("digraph")
-    assert sorted(os.listdir(out)) == ["batch_norm.dot", "batch_norm.svg"]
+    assert sorted(os.listdir(out)) == ["batch_norm.dot", "batch_norm.html", "batch_norm.svg"]
+
+
+def test_it_ends_with_a_page_to_step_through_and_how_to_open_it(shown):
+    text, out = shown
+    page = out / "batch_norm.html"
+    lines = section(text, 5)
+    assert f"-m webbrowser {page}" in "\n".join(lines)
+    assert "x_hat" in page.read_text("utf-8")
 
 
 def test_the_digits_are_scored(shown):
@@ -180,10 +188,11 @@ def test_the_digits_are_scored(shown):
 def test_quiet_prints_the_same_results_alone(shown, tmp_path):
     done = microbn("demo", "--epochs", 2, "--seed", 3, "--quiet", "--out", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    gradients, svg, dot, with_bn, without = done.stdout.splitlines()
+    gradients, svg, dot, with_bn, without, page = done.stdout.splitlines()
     assert float(re.search(r"at most (\S+)", gradients)[1]) < 1e-12
     assert svg == f"graph: {tmp_path / 'batch_norm.svg'}"
     assert dot == f"graph: {tmp_path / 'batch_norm.dot'}"
+    assert page == f"page: {tmp_path / 'batch_norm.html'}"
     for line, row in zip((with_bn, without), table(section(shown[0], 4)), strict=True):
         name, accuracy = re.fullmatch(r"digits (.*): (.* %), [\d.]+ s", line).groups()
         assert (name, accuracy) == (row[0], row[3])

@@ -1,5 +1,6 @@
 """The stepping page: its data, and the page itself in a browser."""
 
+import html
 import importlib.util
 import json
 import math
@@ -13,8 +14,9 @@ import pytest
 
 import microbn as mb
 from microbn.graph.step import page as pages
-from microbn.graph.step.event import Shown, Step
+from microbn.graph.step.event import Failure, Shown, Step
 from microbn.graph.step.how import How, Operand
+from microbn.graph.step.walk import Walk
 
 HAS_PIPE = hasattr(os, "posix_spawn")
 if HAS_PIPE:
@@ -370,6 +372,50 @@ def test_arrows_move_in_a_table_and_enter_explains(shown, walk):
     assert shown.run(stops) == 1
     shown.press("Escape")
     assert why(shown) == []
+    shown.press("ArrowRight")  # Escape has left the table
+    assert step(shown) == at + 1
+
+
+def test_only_results_stand_out(browser, walk, tmp_path):
+    found = {}
+    for sign in ("=", "→", "≈", ","):
+        row = (Shown("a", np.ones(2)), sign, Shown("b", np.ones(2)))
+        walk = steps_with()
+        walk[1:] = [Step(1, "end", rows=(row, (Shown("c", np.ones(2)),)))]
+        path = tmp_path / "rows.html"
+        pages.write(walk, path)
+        open_page(browser, path.as_uri() + "#step=1")
+        found[sign] = browser.run(
+            "[...document.querySelectorAll('.result b')].map(b => b.textContent).join()"
+        )
+    assert found == {"=": "b", "→": "b", "≈": "", ",": ""}
+
+
+def test_a_constant_is_shown_as_its_number(shown, walk):
+    at = index_of(walk, "forward", "var + 1e-05")
+    shown.run(f"go({at})")
+    constant = "document.querySelector('.constant')"
+    assert shown.run(f"{constant}.querySelector('td').textContent") == "1e−5"
+    assert shown.run(f"{constant}.getBoundingClientRect().height") < 40
+
+
+def test_the_space_bar_plays_after_a_click(shown, walk):
+    shown.click("#forward")
+    shown.press(" ")
+    assert text(shown, "#play").strip() == "Pause"
+    shown.click(f"[data-node='{walk[2].node.index}']")
+    assert step(shown) == 2
+    shown.press(" ")
+    assert text(shown, "#play").strip() == "Pause"
+
+
+def test_the_whole_number_is_under_the_mouse(shown, walk):
+    at = index_of(walk, "forward", "x_hat")
+    shown.run(f"go({at})")
+    shown.click(cell(2, 0, 0))
+    whole = f"{walk[at].result.value[0, 0]:.8g}".replace("-", "−")
+    assert len(whole) > 8
+    assert shown.run("document.querySelector('.chosen').title") == f"x_hat[0, 0] = {whole}"
 
 
 def test_why_reads_as_in_the_terminal(shown, walk):
@@ -477,8 +523,8 @@ def test_marks_on_the_graph(shown, walk):
     shown.run(f"go({first})")
     assert classes("centered") == {"done", "active", "part"}
     assert classes("x_hat") == {"done", "via", "full"}
-    shown.run(f"go({index_of(walk, 'edge', 'centered') + 1})")
-    assert "full" in classes("centered")
+    shown.run(f"go({index_of(walk, 'edge', 'centered')})")
+    assert classes("centered") == {"done", "active", "full"}
     assert shown.run("document.querySelectorAll('.edge.active').length") == 1
 
 
@@ -494,6 +540,20 @@ def test_arrows_turn_round_in_the_backward_pass(shown):
     assert shown.run(heads) == forward
 
 
+def test_edges_show_how_far_the_gradient_has_come(shown, walk):
+    done = "state.view.edges.filter(e => /done/.test(e.names)).length"
+    edges = shown.run("state.view.edges.length")
+    carried = []
+    for k in range(walk.backward, len(walk)):
+        shown.run(f"go({k})")
+        carried.append(shown.run(done))
+    assert carried[0] == 0
+    assert carried[-1] == edges
+    assert carried == sorted(carried)
+    shown.run(f"go({walk.backward - 1})")
+    assert shown.run(done) == edges
+
+
 def test_an_arrow_of_a_sum_is_that_of_its_edge(shown, walk):
     s = next(s for s in walk if s.kind == "sum")
     shown.run(f"go({s.index})")
@@ -501,13 +561,26 @@ def test_an_arrow_of_a_sum_is_that_of_its_edge(shown, walk):
     assert "added up" in text(shown, "#where")
 
 
+def test_a_cast_is_called_so(browser, tmp_path):
+    x = mb.Tensor(np.float32([1.0, 2.0]), requires_grad=True, name="x")
+    walk = mb.steps(x * np.array([3.0, 4.0]), grad_output=np.ones(2))
+    s = next(s for s in walk if s.kind == "sum")
+    path = tmp_path / "cast.html"
+    pages.write(walk, path)
+    open_page(browser, f"{path.as_uri()}#step={s.index}")
+    assert text(browser, "#where").startswith("from ")
+    assert "x, converted" in text(browser, "#where")
+    assert browser.complaints() == []
+
+
 def test_source_is_lit(shown, walk):
+    shown.resize(1280, 460)  # so that not all of it can be seen
     for s in (walk[1], walk[-2]):
         shown.run(f"go({s.index})")
         assert text(shown, ".lit code").strip() == s.source.text.strip()
         top, bottom, low, high = shown.run(
-            "(r => [r(source.lit).top, r(source.lit).bottom, r($('code')).top, r($('code')).bottom])"
-            "(e => e.getBoundingClientRect())"
+            "[source.lit, $('code')].map(e => e.getBoundingClientRect())"
+            ".flatMap(r => [r.top, r.bottom])"
         )
         assert low <= top
         assert bottom <= high + 1
@@ -519,7 +592,9 @@ def test_deep_links(browser, file):
     open_page(browser, file.as_uri() + "#step=7")
     assert step(browser) == 7
     browser.press("ArrowRight")
+    before = browser.run("history.length")
     browser.wait(lambda: browser.run("location.hash") == "#step=8")
+    assert browser.run("history.length") == before
     browser.run("location.hash = '#step=3'")
     browser.wait(lambda: step(browser) == 3)
     for wrong, expected in [("#step=999999", None), ("#step=x", 0), ("#<b>", 0)]:
@@ -543,6 +618,10 @@ def test_search(shown, walk):
     assert not shown.run("document.querySelector('#search').open")
     assert step(shown) == index_of(walk, "forward", "centered")
     shown.press("g")
+    for letter in "var":
+        shown.press(letter)
+    hits = shown.run("[...document.querySelectorAll('#found b')].map(b => b.textContent)")
+    assert hits[:2] == ["var", "var + 1e-05"]
     for letter in "zzz":
         shown.press(letter)
     assert text(shown, "#none")
@@ -582,8 +661,9 @@ def test_everything_has_a_name_and_the_focus_goes_as_one_reads(shown):
     areas = []
     for _ in range(60):
         shown.press("Tab")
-        area = shown.run("document.activeElement.closest('header, #graph, #explanation, #source, nav')?."
-                         "tagName")  # fmt: skip
+        area = shown.run(
+            "document.activeElement.closest('header, #graph, #explanation, #source, nav')?.tagName"
+        )
         if area and (not areas or areas[-1] != area):
             areas.append(area)
         if area == "NAV":
@@ -610,7 +690,8 @@ CONTRAST = """
   const worst = [];
   for (const e of document.querySelectorAll('body *')) {
     const own = [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim());
-    if (!own || !e.getClientRects().length || e.closest('[aria-disabled=true], script, noscript')) continue;
+    if (!own || !e.getClientRects().length) continue;
+    if (e.closest('[aria-disabled=true], script, noscript')) continue;
     let [front, back] = [];
     if (e.closest('svg')) {
       const box = e.closest('.node')?.querySelector('.box');
@@ -646,8 +727,8 @@ def test_nothing_sticks_out_at_any_size(browser, file, walk, size, scheme):
         browser.run(f"go({k})")
         assert browser.run("document.documentElement.scrollWidth") <= size[0]
         out = browser.run(
-            "[...document.querySelectorAll('header, nav, #explanation, #sentence, #formula, figure, "
-            "nav button, header button')].filter(e => !e.hidden && e.id !== 'skip')"
+            "[...document.querySelectorAll('header, nav, #explanation, #sentence, #formula, "
+            "figure, button')].filter(e => !e.hidden && e.id !== 'skip')"
             ".filter(e => e.getBoundingClientRect().right > innerWidth + 0.5"
             " || e.scrollWidth > e.clientWidth + 1 && e.matches('#explanation, nav, header'))"
             ".map(e => e.id || e.tagName)"
@@ -657,7 +738,7 @@ def test_nothing_sticks_out_at_any_size(browser, file, walk, size, scheme):
         assert math.isclose(bottom, size[1], abs_tol=1)
     if size[0] == 380:
         heights = browser.run(
-            "[...document.querySelectorAll('nav button')].map(b => b.getBoundingClientRect().height)"
+            "[...document.querySelectorAll('nav button')].map(b => b.offsetHeight)"
         )
         assert min(heights) >= 44  # for thumbs
     background = browser.run("getComputedStyle(document.querySelector('#graph')).backgroundColor")
@@ -731,9 +812,8 @@ def test_text_is_never_markup(browser, tmp_path):
 
 
 def test_in_a_notebook_it_lives_in_a_frame_without_an_origin(browser, walk, tmp_path):
-    from html import escape
-
-    frame = f'<iframe sandbox="allow-scripts" width="900" height="600" srcdoc="{escape(pages.page(walk))}"></iframe>'
+    page = html.escape(pages.page(walk))
+    frame = f'<iframe sandbox="allow-scripts" width="900" height="600" srcdoc="{page}"></iframe>'
     path = tmp_path / "notebook.html"
     path.write_text(f"<!DOCTYPE html><meta charset=utf-8>{frame}", encoding="utf-8")
     open_page(browser, path.as_uri())
@@ -742,6 +822,7 @@ def test_in_a_notebook_it_lives_in_a_frame_without_an_origin(browser, walk, tmp_
         browser.run("go(3); KEYS.b(); KEYS['?']()")
         assert step(browser) == walk.backward
         assert browser.run("document.querySelector('#help').open")
+        browser.run("new Promise(done => setTimeout(done, 400))")  # it would have set its link
     assert browser.complaints() == []
 
 
@@ -769,14 +850,15 @@ def test_arrays_of_all_sizes(browser, tmp_path):
     values = [
         np.float64(2.5), np.arange(3.0), np.arange(24.0).reshape(2, 3, 4), np.zeros((0, 3)),
         np.arange(5000.0).reshape(50, 100), np.ones((2, 1, 1, 30, 30)), np.array([True, False]),
-        np.arange(2000.0),
+        -1e-6 * np.sqrt(np.arange(2000.0)),
     ]  # fmt: skip
     path = tmp_path / "sizes.html"
     pages.write(steps_with(*values), path)
     open_page(browser, path.as_uri() + "#step=1", 380, 800)
     rows = (
-        "[...document.querySelectorAll('figure')].map(f => [f.querySelector('figcaption span')"
-        ".textContent, f.querySelectorAll('table').length, f.querySelectorAll('td:not(.more)').length,"
+        "[...document.querySelectorAll('figure')].map(f => ["
+        "f.querySelector('figcaption span').textContent,"
+        "f.querySelectorAll('table').length, f.querySelectorAll('td:not(.more)').length,"
         "[...f.querySelectorAll('p')].map(p => p.textContent.slice(0, 9))])"
     )
     assert browser.run(rows) == [
@@ -787,13 +869,15 @@ def test_arrays_of_all_sizes(browser, tmp_path):
         ["50×100", 1, 36, ["mean 2500"]],
         ["2×1×1×30×30", 1, 36, ["[0, 0, 0]", "… 1 more", "mean 1 ± "]],
         ["2", 1, 2, []],
-        ["2000", 1, 6, ["mean 1000"]],
+        ["2000", 1, 6, ["mean −2.9"]],
     ]
     assert (
         browser.run("document.querySelectorAll('figure')[6].querySelector('td').textContent")
         == "True"
     )
-    assert browser.run("document.documentElement.scrollWidth") <= 380
+    shares = "[0, 1].map(k => [...shownTables[k].cells.values()].at(-1).style.cssText)"
+    assert browser.run(shares) == ["--share: 33%;", "--share: 100%;"]  # a number is not coloured so
+    assert browser.run("$('reading').scrollWidth <= $('reading').clientWidth")
     assert browser.complaints() == []
 
 
@@ -841,6 +925,21 @@ def test_a_forward_pass_alone(browser, tmp_path):
     assert step(browser) == len(walk) - 1
     assert text(browser, "#phase") == "FORWARD"
     assert browser.run("getComputedStyle(document.querySelector('#jump')).display") == "none"
+    assert browser.complaints() == []
+
+
+def test_where_a_program_failed(browser, tmp_path):
+    x = mb.Tensor([1.0, 2.0], requires_grad=True, name="x")
+    said = "ShapeError: (2,) and (3,) do not fit"
+    source = mb.graph.parts.Source("/tmp/fails.py", 3, "y = x + z")
+    walk = Walk(mb.Graph.from_outputs(x * x), "fails.py", failure=Failure(said, source))
+    path = tmp_path / "fails.html"
+    pages.write(walk, path)
+    open_page(browser, path.as_uri())
+    browser.press("End")
+    assert text(browser, "#phase") == "ERROR"
+    assert said in text(browser, "#explanation")
+    assert text(browser, ".lit code") == "y = x + z"
     assert browser.complaints() == []
 
 

@@ -26,12 +26,19 @@ function where(step) {
   const parts = { start: ["what is given"], forward: ["computing ", bold(node)],
     seed: ["where the gradient starts, ", bold(node)], end: ["the gradients of the leaves"],
     edge: ["from ", bold(via), " back to ", bold(node)],
-    sum: ["from ", bold(via), " back to ", bold(node), ", added up"],
+    sum: ["from ", bold(via), " back to ", bold(node), isCast(step) ? ", converted" : ", added up"],
     error: ["here the program failed"] }[step.k];
   const scope = node?.scope.length ? [make("span", { class: "scope" }, node.scope.join(" › "))] : [];
   const chip = step.e && step.v !== undefined && node
     ? [make("span", { class: "complete" }, "gradient complete")] : [];
   return [...parts, ...scope, ...chip];
+}
+
+// Whether a sum is over no axis: then only the dtype changes.
+function isCast(step) {
+  const shapes = step.r.flat().filter(item => item.c !== undefined)
+    .map(item => times(walk.arrays[item.a].shape));
+  return shapes[0] === shapes.at(-1);
 }
 
 const bold = node => node ? make("b", {}, node.name) : "";
@@ -212,6 +219,7 @@ function revealSource() {
   const box = $("code");
   const [top, bottom] = [lit.offsetTop - 2 * lit.offsetHeight, lit.offsetTop + 3 * lit.offsetHeight];
   if (top < box.scrollTop || bottom > box.scrollTop + box.clientHeight) {
-    box.scrollTop = lit.offsetTop - box.clientHeight / 2;
+    const above = Math.floor(box.clientHeight / 2 / lit.offsetHeight); // whole lines
+    box.scrollTop = lit.offsetTop - above * lit.offsetHeight;
   }
 }

@@ -72,8 +72,10 @@ def op_called(name: str | None) -> Op | None:
     return next((op for op in NUMPY.values() if op.name == name), None)
 
 
-def text(expr: Expr, names: Callable[[int], Written]) -> Written:
+def text(expr: Expr, names: Callable[[int], Written], *, loud: bool = False) -> Written:
     """Write ``expr`` in one line; ``names`` says what to call the nodes.
+
+    What changes only the shape or the dtype is not written, unless it is to be ``loud``.
 
     >>> difference = Expr(op="sub", label="−", args=(Expr(node=0), Expr(node=1)))
     >>> square = Expr(op="pow", label="**", args=(difference, Expr(number=2)))
@@ -84,8 +86,8 @@ def text(expr: Expr, names: Callable[[int], Written]) -> Written:
         return names(expr.node)
     if expr.op is None:
         return _number(expr.number)
-    args = [text(a, names) for a in expr.args]
-    if expr.op in SILENT:
+    args = [text(a, names, loud=loud) for a in expr.args]
+    if expr.op in SILENT and not loud:
         return args[0]
     return _call(expr, args)
 
@@ -153,7 +155,7 @@ FORMED = RANKS | {"div": POWER, "sqrt": ATOM, "exp": POWER}
 FORMED |= dict.fromkeys("log tanh sin cos sum mean max min sum_to scatter".split(), PRODUCT)
 
 
-def latex(expr: Expr, names: Callable[[int], Written]) -> Written:
+def latex(expr: Expr, names: Callable[[int], Written], *, loud: bool = False) -> Written:
     r"""Write ``expr`` as LaTeX, by the templates in the table of primitives.
 
     >>> half = Expr(op="div", label="÷", args=(Expr(node=0), Expr(number=2)))
@@ -164,16 +166,29 @@ def latex(expr: Expr, names: Callable[[int], Written]) -> Written:
         return names(expr.node)
     if expr.op is None:
         return Written(_digits(expr.number), PREFIX if _is_negative(expr.number) else ATOM)
-    args = [latex(a, names) for a in expr.args]
-    if expr.op in SILENT:
+    args = [latex(a, names, loud=loud) for a in expr.args]
+    if expr.op in SILENT and not loud:
         return args[0]
-    op = op_called(expr.op)
-    template = op.latex if op else rf"\operatorname{{{{{plain_latex(expr.op)}}}}}\left({{0}}\right)"
+    template = _template(expr, loud)
     needs = NEEDS.get(expr.op, ())
     inside = [_enclosed(a, needs[i] if i < len(needs) else SUM) for i, a in enumerate(args)]
     if "{1}" not in template and len(inside) > 1:
         inside = [", ".join(inside)]
     return Written(template.format(*inside), FORMED.get(expr.op, ATOM))
+
+
+def _template(expr: Expr, loud: bool) -> str:
+    """Return how an op is typeset, with the axis or the index that it goes by."""
+    op, params = op_called(expr.op), expr.params or {}
+    if op is None or (op.latex == "{0}" and loud):
+        return rf"\operatorname{{{{{plain_latex(expr.op or '')}}}}}\left({{0}}\right)"
+    if expr.op == "index":
+        key = plain_latex(key_in_brackets(params.get("key"))).replace("{", "{{").replace("}", "}}")
+        return rf"{{{{{{0}}}}}}_{{{{\left[\text{{{{{key}}}}}\right]}}}}"
+    over = expr.label.removeprefix("Σ ") if expr.op == "sum_to" else ""
+    if params.get("axis") is not None and op.latex.endswith(" {0}"):
+        over = axes_in_words(params["axis"])
+    return op.latex.replace(" {0}", rf"_{{{{\text{{{{{over}}}}}}}}} {{0}}") if over else op.latex
 
 
 def _digits(value: Any) -> str:

@@ -48,8 +48,8 @@ def compute(reader: Reader, node: Node) -> dict[str, Any]:
     return {
         "kind": "forward",
         "node": node,
-        "formula": equation(name, reader.written(formula)),
-        "latex": equation(latex, reader.typeset(formula)),
+        "formula": equation(name, reader.written(formula, loud=True)),
+        "latex": equation(latex, reader.typeset(formula, loud=True)),
         "sentence": sentence.forward(node, [arguments[i] for i in sorted(arguments)]),
         "rows": (call_row(reader, node, edges),),
         "remark": sentence.stretched(node, stretched),

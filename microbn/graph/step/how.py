@@ -170,7 +170,7 @@ class Explainer:
         """
         node = self.nodes[root]
         value = node.value
-        if value is None or node.op is None or node.kind == "scope" or value.size > LARGEST:
+        if value is None or node.op is None or node.kind == "scope":
             return None
         try:
             if node.op in PICKS:
@@ -181,9 +181,8 @@ class Explainer:
 
     def same(self, index: int, name: str) -> How:
         """Say that every entry is that of ``index``, which is called ``name`` here."""
-        shape = self.nodes[index].shape
-        _, strides = affine(_counted(shape)) or (0, ())
-        value = self.nodes[index].value
+        value, shape = self.nodes[index].value, self.nodes[index].shape
+        strides = tuple(int(np.prod(shape[axis + 1 :], dtype=int)) for axis in range(len(shape)))
         operand = Operand(name, np.zeros(0) if value is None else value, index, strides=strides)
         return How("{0}", (operand,), shape)
 
@@ -320,7 +319,10 @@ def _rows_and_columns(x: tuple[int, ...], y: tuple[int, ...], places: Array) -> 
 
 
 def _counted(shape: tuple[int, ...]) -> Array:
-    return np.arange(int(np.prod(shape, dtype=int))).reshape(shape)
+    size = int(np.prod(shape, dtype=int))
+    if size > LARGEST:
+        raise _Lost
+    return np.arange(size).reshape(shape)
 
 
 def _terms(node: Node, shape: tuple[int, ...], places: Array) -> Array:

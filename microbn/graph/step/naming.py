@@ -20,7 +20,7 @@ class Names:
 
     Where several forward nodes have one name, as in a loop, they are counted: ``h₁``, ``h₂``. What
     has no name is called by its formula if that is short, ``(x − mu)²``, or else by its op and its
-    index, ``add%12``. The gradient of ``x`` is ``d x``.
+    index, ``add#12``. The gradient of ``x`` is ``d x``.
     """
 
     def __init__(self, graph: Graph, arguments: Mapping[int, list[Edge]]) -> None:
@@ -60,12 +60,12 @@ class Names:
             self.texts[node.index] = self.latexes[node.index] = Written(value)
             return
         formula = call(node, {e.position: Expr(node=e.source) for e in self.arguments[node.index]})
-        written = text(formula, self.texts.__getitem__) if node.op else Written("")
+        written = text(formula, self.texts.__getitem__, loud=True) if node.op else Written("")
         if 0 < len(written.text) <= LONGEST:
             self.texts[node.index] = written
-            self.latexes[node.index] = latex(formula, self.latexes.__getitem__)
+            self.latexes[node.index] = latex(formula, self.latexes.__getitem__, loud=True)
         else:
-            name = f"{node.op or 'array'}%{node.index}"
+            name = f"{node.op or 'array'}#{node.index}"
             self.own.add(node.index)
             self.texts[node.index] = Written(name)
             self.latexes[node.index] = Written(plain(name))
@@ -89,7 +89,8 @@ class Names:
             return self.latexes[index]
         if index in self.gradients:
             return Written(self.gradient_latex(self.gradients[index]))
-        return Written(plain(self.text(index).text))
+        name = self.text(index).text
+        return Written(name if _number(self.nodes[index]) else plain(name))
 
     def gradient(self, index: int) -> str:
         """Name the gradient of a forward node: ``d x``, ``d(x − mu)``."""

@@ -214,8 +214,14 @@ const KEYS = {
   ArrowLeft: () => stepBy(-1), h: () => stepBy(-1), k: () => stepBy(-1),
   Home: () => { pause(); go(0); }, End: () => { pause(); go(last); },
   " ": play, b: jump, c: toggleAll, "/": openSearch, g: openSearch,
-  "?": () => $("help").showModal(), Escape: () => { pause(); forget(); },
+  "?": () => $("help").showModal(), Escape: leave,
 };
+
+function leave() {
+  pause();
+  forget();
+  if (tableOf(document.activeElement)) document.activeElement.blur();
+}
 
 function onKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
@@ -234,7 +240,6 @@ function onKey(event) {
     stepOver(key === "ArrowRight" ? 1 : -1);
     return handled();
   }
-  if (target.id === "slider" && /^(Arrow|Home|End|Page)/.test(key)) return pause();
   if (!KEYS[key]) return undefined;
   KEYS[key]();
   return handled();
@@ -283,6 +288,9 @@ function listen() {
     skip: () => $("explanation").focus() };
   for (const [id, action] of Object.entries(actions)) $(id).addEventListener("click", action);
   document.addEventListener("keydown", onKey);
+  document.addEventListener("mousedown", event => { // the space bar still plays after a click
+    if (event.target.closest("nav button, #graph button, #graph [role=button]")) event.preventDefault();
+  });
   $("picture").addEventListener("click", onPicture);
   $("code").addEventListener("click", onLine);
   $("rows").addEventListener("click", event => {
@@ -316,7 +324,7 @@ function zoom(by) {
 }
 
 function start() {
-  $("title").textContent = walk.title;
+  $("title").textContent = $("title").title = walk.title;
   $("slider").max = last;
   const width = Math.max(200, ...walk.views.map(view => view.w));
   document.body.style.setProperty("--width", `${Math.round(width * 1.3 + 56)}px`);

@@ -242,7 +242,7 @@ def _summary(array: Array) -> str:
 
 
 class _Sources:
-    """The files of a program, from a little before the first line that is used to after the last."""
+    """The files of a program, from a little before the first used line to after the last."""
 
     def __init__(self, used: Iterable[Source | None]) -> None:
         self.lines: dict[str, dict[int, str]] = defaultdict(dict)

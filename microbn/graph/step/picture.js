@@ -182,6 +182,8 @@ class View {
 
   // Fonts differ: text that is wider than its box is squeezed into it.
   squeeze() {
+    if (this.squeezed) return;
+    this.squeezed = true;
     for (const { element, w } of this.nodes) {
       for (const text of element.querySelectorAll("text")) {
         if (text.getComputedTextLength() > w - 6) {

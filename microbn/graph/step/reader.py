@@ -47,13 +47,13 @@ class Reader:
             caption or self.called(index), np.zeros(0) if value is None else value, index, how
         )
 
-    def written(self, expr: Expr) -> str:
+    def written(self, expr: Expr, *, loud: bool = False) -> str:
         """Write a formula as text."""
-        return text(expr, self.names.text).text
+        return text(expr, self.names.text, loud=loud).text
 
-    def typeset(self, expr: Expr) -> str:
+    def typeset(self, expr: Expr, *, loud: bool = False) -> str:
         """Write a formula as LaTeX."""
-        return latex(expr, self.names.latex).text
+        return latex(expr, self.names.latex, loud=loud).text
 
 
 def equation(left: str, right: str, sign: str = "=") -> str:

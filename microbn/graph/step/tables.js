@@ -95,6 +95,9 @@ class Table {
     this.element.append(box);
     if (this.array.digest) this.element.append(make("p", { class: "digest" }, this.array.digest));
     if (this.how) this.element.classList.add("asks");
+    const isConstant = !this.array.shape.length
+      && Number(shown.c.replaceAll("−", "-")) === this.array.e[0];
+    if (isConstant) this.element.classList.add("constant"); // its caption says no more than it does
   }
 
   peak() {
@@ -150,7 +153,6 @@ class Table {
   beside(flat, key) {
     const across = this.array.shape.at(-1) ?? 1;
     const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -across, ArrowDown: across };
-    if (key === "Home") return this.cells.get(flat - flat % across);
     const sideways = key === "ArrowLeft" || key === "ArrowRight";
     const there = flat + steps[key];
     if (sideways && Math.floor(there / across) !== Math.floor(flat / across)) return undefined;

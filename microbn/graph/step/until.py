@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import operator
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -77,9 +78,11 @@ class _Reader:
 
     def __init__(self, walk: Walk) -> None:
         self.nodes = walk.graph.nodes
-        self.names = {name: index for index, name in walk.names.items()}
-        self.gradients = {f"d {name}": index for name, index in self.names.items()}
-        self.gradients |= {f"d({name})": index for name, index in self.names.items()}
+        self.names: defaultdict[str, set[int]] = defaultdict(set)  # a formula may be there twice
+        for index, name in walk.names.items():
+            self.names[name].add(index)
+        self.gradients = {f"d {name}": indexes for name, indexes in self.names.items()}
+        self.gradients |= {f"d({name})": indexes for name, indexes in self.names.items()}
 
     def condition(self, text: str) -> Condition:
         if text in self.names or text in self.gradients:  # whatever words it is made of
@@ -103,18 +106,19 @@ class _Reader:
 
     def named(self, text: str) -> Condition:
         """Whether a step computes what is so called, or completes its gradient."""
-        index = self.names.get(text, self.gradients.get(text))
-        if index is None:
-            raise ShapeError(_unknown(text, self.names))
+        if text in self.gradients and text not in self.names:
+            indexes = self.gradients[text]
+            return lambda step: step.final and _index(step) in indexes
         if text not in self.names:
-            return lambda step: step.final and _is_at(step, index)
-        if self.nodes[index].op is None:  # a leaf is given
+            raise ShapeError(_unknown(text, self.names))
+        indexes = self.names[text]
+        if all(self.nodes[index].op is None for index in indexes):  # leaves are given
             return lambda step: step.kind == "start"
-        return lambda step: step.kind == "forward" and _is_at(step, index)
+        return lambda step: step.kind == "forward" and _index(step) in indexes
 
 
-def _is_at(step: Step, index: int) -> bool:
-    return step.node is not None and step.node.index == index
+def _index(step: Step) -> int | None:
+    return step.node.index if step.node else None
 
 
 def _test(text: str) -> Condition | None:
