@@ -56,7 +56,7 @@ class Op:
         self.name, self.fn, self.vjps = name, fn, vjps
         self.params, self.variadic = params or {}, variadic
         self.kernel = kernels.FASTER.get(fn, fn)
-        self.show(name, rf"\operatorname{{{{{name}}}}}\left({{0}}\right)")
+        self.show(name, r"\operatorname{{" + name.replace("_", r"\_") + r"}}\left({0}\right)")
         if isinstance(fn, np.ufunc) or getattr(fn, "__module__", None) == "numpy":
             NUMPY.setdefault(fn, self)
 

@@ -186,6 +186,20 @@ def test_in_the_backward_pass_g_goes_to_where_the_gradient_is_complete(walk):
     assert index_after(walk, "end", "g", *line("x")) == complete(walk, "x")
 
 
+def test_g_again_goes_to_the_next_of_that_name():
+    x = mb.Tensor([1.0, 2.0], requires_grad=True, name="x")
+    twice = mb.steps(((x - 3) * (x - 3)).sum())
+    assert index_after(twice, "g", *line("x − 3")) == 1
+    assert index_after(twice, "g", *line("x − 3"), "/", *line("x − 3")) == 2
+    assert index_after(twice, "g", *line("x − 3"), "N") == 2
+
+
+def test_a_gradient_that_does_not_arrive():
+    x, w = (mb.Tensor([1.0, 2.0], requires_grad=name == "w", name=name) for name in "xw")
+    part = mb.steps((x * w).sum())
+    assert "no gradient arrives at x" in bottom_after(part, "g", *line("d x"))
+
+
 def test_capital_n_goes_on(walk):
     assert index_after(walk, "g", *line("var"), "N") == complete(walk, "var")
     assert index_after(walk, "g", *line("var"), "N", "N") == where(walk, "var")
@@ -265,7 +279,7 @@ def test_tab_shows_the_rest_of_a_step(walk):
 PROGRAM = """
 import sys; sys.path.insert(0, {folder!r})
 from test_stepper import program
-from microbn.terminal import stepper
+from microbn.terminal import keys, stepper
 walk = program()
 {extra}
 stepper.step_through(walk)
@@ -363,7 +377,7 @@ class Session:
 @posix
 def test_a_session(walk):
     last = len(walk) - 1
-    with Session() as terminal:
+    with Session(extra="keys.AFTER_ESCAPE = 10") as terminal:  # the machine may be busy
         rows = terminal.wait(f"step 0 of {last}")
         assert rows[-1].endswith("q quit")
         terminal.type(b"\x1b[C\x1bOC")
@@ -463,6 +477,17 @@ def test_ctrl_z_and_fg():
 
 
 @posix
+def test_a_console_without_colours_is_a_screen_all_the_same():
+    extra = "from rich.console import Console; plain = Console(force_terminal=False)"
+    extra += "\nstepper.Console = lambda **_: plain"
+    with Session(extra=extra) as terminal:
+        terminal.wait("step 0 of")
+        terminal.type(b"l")
+        terminal.wait("step 1 of")
+        assert b"m" not in {code[-1:] for code in re.findall(rb"\x1b\[[\d;]*\w", terminal.raw)}
+
+
+@posix
 def test_colours_and_none():
     with Session(COLORTERM="truecolor") as terminal:
         terminal.wait("step 0 of")
@@ -482,7 +507,8 @@ def test_on_a_dumb_terminal_the_transcript_is_printed(walk, name):
         assert terminal.raw.endswith(b"after\r\n")
 
 
-def test_where_there_is_no_terminal_the_transcript_is_printed(walk, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", None)
+@pytest.mark.parametrize("stdin", [None, io.StringIO("q")])
+def test_where_nobody_presses_keys_the_transcript_is_printed(walk, capsys, monkeypatch, stdin):
+    monkeypatch.setattr(sys, "stdin", stdin)
     assert step_through(walk) == len(walk) - 1
     assert capsys.readouterr().out.startswith("program\n\n[0/")

@@ -194,6 +194,7 @@ def test_wide_characters_take_two_cells():
 
 def hostile_steps():
     values = [np.nan, np.ones((9, 9, 9)), np.zeros((0,)), np.full((7, 2), -1e-300), "text", [[1]]]
+    values += [[1.7e308, -1e308, -np.inf], 5e-324, np.full(20, -1.7e308)]
     for name in HOSTILE:
         node = Node(0, "op", "mul", "×", name, (name, name), None, (), "float64")
         row = tuple(x for value in values for x in (shown(value, name), name or "="))
@@ -266,6 +267,24 @@ def test_the_parts_of_a_step_together_are_all_of_it():
     for tab in range(9):
         seen |= set(texts(Screen(walk).frame(2, 40, 8, tab=tab)))
     assert wanted <= seen
+
+
+def test_remarks_on_the_whole_walk_come_first():
+    walk = batch_norm()
+    walk.remarks = ("The seed is random.", "[b]Only[/b] the last result.")
+    rows = texts(Screen(walk).frame(0, 80, 40))
+    assert [row for row in rows if row in walk.remarks] == list(walk.remarks)
+    assert walk.remarks[0] not in "".join(texts(Screen(walk).frame(1, 80, 40)))
+    assert printed(walk).splitlines()[:3] == [*walk.remarks, ""]
+    assert walk.remarks[0] not in printed(walk, steps=[0])
+
+
+def test_the_step_at_which_a_program_failed():
+    walk = batch_norm()
+    walk[1] = Step(1, "error", formula="the program failed here", sentence="ValueError: no")
+    rows = texts(Screen(walk).frame(1, 80, 24))
+    assert rows[0].split()[0] == "ERROR"
+    assert "ValueError: no" in rows
 
 
 def test_a_wide_screen_lists_the_ops_and_marks_the_current_one():

@@ -71,6 +71,14 @@ def test_names_may_look_like_conditions(text):
     assert not holds("a: b: max > 3", 2, index=2)
 
 
+def test_a_formula_that_is_computed_twice():
+    twice = walk(["x", "x − mu", "x − mu"])
+    for index in (1, 2):
+        assert condition("x − mu", twice)(step(1, index=index))
+        assert condition("d(x − mu)", twice)(step(1, index=index, kind="edge", final=True))
+    assert not condition("x − mu", twice)(step(1, index=0))
+
+
 # Tests -------------------------------------------------------------------------------------------
 
 

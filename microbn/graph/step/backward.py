@@ -16,7 +16,7 @@ from ..parts import Edge, Node
 from . import sentence
 from .estimate import Estimate, estimate
 from .event import Row, Shown
-from .formula import ONE, Expr, call, evaluate, factor
+from .formula import ONE, Expr, call, evaluate, factor, transposed
 from .forward import LEAVES, SIGNS
 from .reader import Reader, equation
 
@@ -132,7 +132,9 @@ class Backward:
         args = {
             e.position: self.expression(e.source, inside, via) for e in self.reader.arguments[index]
         }
-        return call(self.nodes[index], args)
+        formula = call(self.nodes[index], args)
+        is_matrix = len(self.nodes[index].shape) == 2 and formula.op == "transpose"
+        return transposed(formula.args[0]) if is_matrix else formula
 
     def recognised(self, index: int, via: Node) -> Expr:
         """Tell a constant of a rule that is an argument of the op, as it is or transposed.
@@ -148,7 +150,7 @@ class Backward:
                 if np.array_equal(constant.value, value):
                     return it
                 if np.array_equal(constant.value.T, value):
-                    return Expr(op="transpose", label="ᵀ", args=(it,), params={"axes": None})
+                    return transposed(it)
         return Expr(node=index)
 
     def rule_row(self, rule: Expr, via: Node, before: int, inside: set[int]) -> Row:

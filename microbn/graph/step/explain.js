@@ -43,10 +43,10 @@ function isCast(step) {
 
 const bold = node => node ? make("b", {}, node.name) : "";
 
-// A formula, with its signs in a colour of their own.
+// A formula, with its signs in a colour of their own. The small T looks like an S in some serif fonts.
 function signed(text) {
-  return text.split(/( (?:=|\+=|[+−×÷·→≈]) )/).map((part, n) =>
-    n % 2 ? make("span", { class: "sign" }, part) : part);
+  return text.split(/( (?:=|\+=|[+−×÷·→≈]) |ᵀ)/).map((part, n) =>
+    n % 2 ? make("span", { class: part === "ᵀ" ? "upright" : "sign" }, part) : part);
 }
 
 // Tables with signs between them. A sign stays with the table that follows it.

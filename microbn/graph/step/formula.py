@@ -270,6 +270,20 @@ def factor(expr: Expr, g: int) -> Expr | None:
     return None
 
 
+def transposed(expr: Expr) -> Expr:
+    """Return the transpose of a matrix, that of a product as the product of the transposes.
+
+    >>> product = Expr(op="matmul", label="@", args=(Expr(node=0), transposed(Expr(node=1))))
+    >>> text(transposed(product), lambda k: Written("gx"[k])).text
+    'x @ gᵀ'
+    """
+    if expr.op == "transpose" and (expr.params or {}).get("axes") is None:
+        return expr.args[0]
+    if expr.op == "matmul":
+        return replace(expr, args=tuple(transposed(a) for a in reversed(expr.args)))
+    return Expr(op="transpose", label="ᵀ", args=(expr,), params={"axes": None})
+
+
 def contains(expr: Expr, node: int) -> bool:
     """Whether ``node`` is in ``expr``."""
     return expr.node == node or any(contains(a, node) for a in expr.args)
