@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 # The other screen of the terminal, without cursor and without breaking lines; and back again.
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h\x1b[?1049l"
+DUMB = ("dumb", "unknown")  # what TERM says of terminals that cannot
 TICK = 0.2  # seconds after which to see whether the window has another size
 MESSAGE = 5  # lines of a message, at most
 SUGGESTIONS = 30  # names below a prompt, at most; as many are shown as fit into a line
@@ -59,11 +60,16 @@ def step_through(
 
 
 def interactive(console: Console) -> bool:
-    """Whether somebody can press keys, and ``console`` is a screen."""
-    if not console.is_terminal or console.is_dumb_terminal or console.legacy_windows:
+    """Whether somebody can press keys, and see what ``console`` writes on a whole screen.
+
+    >>> import io
+    >>> interactive(Console(file=io.StringIO(), force_terminal=True))
+    False
+    """
+    if console.legacy_windows or os.environ.get("TERM") in DUMB:
         return False
     with suppress(AttributeError, ValueError):  # standard input may be missing, or closed
-        return sys.stdin.isatty()
+        return sys.stdin.isatty() and console.file.isatty()
     return False
 
 
@@ -171,14 +177,17 @@ class Stepper:
         if not found:
             self._seek(text)
             return
-        at, name = self.screen.computed[found[0]], self.walk.names[found[0]]
-        complete = self.screen.completed.get(found[0])
-        if of_gradient and complete is None:
+        name = self.walk.names[found[0]]
+        same = [k for k in found if self.walk.names[k] == name]  # (x - mu) may be computed twice
+        computed = [self.screen.computed[k] for k in same]
+        completed = [self.screen.completed[k] for k in same if k in self.screen.completed]
+        if of_gradient and not completed:
             self.message = f"no gradient arrives at {name}"
             return
         backward = self.walk.backward is not None and self.index >= self.walk.backward
-        self.sought, self.search = name, lambda step: step.index in (at, complete)
-        self._show(complete if complete is not None and (backward or of_gradient) else at)
+        self.sought, self.search = name, lambda step: step.index in computed + completed
+        places = completed if completed and (backward or of_gradient) else computed
+        self._show(min((k for k in places if k > self.index), default=min(places)))
 
     def _suggested(self, text: str) -> list[str]:
         found = matching(self.walk.names, text) if text else list(self.walk.names)
@@ -248,9 +257,7 @@ class Stepper:
             key = self.keys.read(TICK)
             if key == "ctrl-z":
                 self._suspend()
-            if key in ("ctrl-z", "ctrl-l"):
-                size = None
-            elif key is not None:
+            if key is not None:  # also if it does nothing: what is drawn next is all of the screen
                 return key
 
     def _size(self) -> tuple[int, int]:

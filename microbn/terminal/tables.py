@@ -60,11 +60,11 @@ def entry(value: Any) -> str:
     return f"{value:.4g}" if value else "0"
 
 
-def digest(array: Array) -> str:
-    """Say what is in an array: the mean, the standard deviation, the least and the largest entry.
+def digest(array: Array) -> list[str]:
+    """Say what is in an array: mean and standard deviation, the range, and what is not finite.
 
     >>> digest(np.array([1.0, 3.0, np.nan]))
-    '2 ± 1, 1 … 3, 1 nan'
+    ['2 ± 1', '1 … 3', '1 nan']
     """
     numbers = array.astype(np.float64)
     finite = numbers[np.isfinite(numbers)]
@@ -74,7 +74,7 @@ def digest(array: Array) -> str:
             words.append(f"{entry(finite.mean())} ± {entry(finite.std())}")
         words.append(f"{entry(finite.min())} … {entry(finite.max())}")
     strange = {"nan": np.isnan(numbers).sum(), "inf": np.isinf(numbers).sum()}
-    return ", ".join(words + [f"{count} {what}" for what, count in strange.items() if count])
+    return words + [f"{count} {what}" for what, count in strange.items() if count]
 
 
 # Lines -------------------------------------------------------------------------------------------
@@ -127,7 +127,8 @@ def table(shown: Shown, width: int, rows: int = MOST, columns: int = MOST) -> Li
          8     80
     """
     array = np.asarray(shown.value)
-    place, below = "", ""
+    place = ""
+    below: list[str] = []
     if array.dtype.kind not in "biuf" or not array.size:
         body = [Text("empty" if not array.size else "not numbers", FAINT)]
     else:
@@ -135,14 +136,15 @@ def table(shown: Shown, width: int, rows: int = MOST, columns: int = MOST) -> Li
         if max(grid.shape) <= MOST:
             rows = columns = MOST
         body, complete = _body(grid, _peak(array), width, rows, columns)
-        below = "" if complete and not place else digest(array)
+        below = [] if complete and not place else digest(array)
     shape = "×".join(map(str, array.shape)) or "scalar"
     head = Text(f"{shape} {array.dtype}{place and ', '}{place}", FAINT)
     wide = max(*(line.cell_len for line in body), head.cell_len, CAPTION)
     caption = Text(plain(shown.caption), FIRM)
     caption.truncate(wide, overflow="ellipsis")
-    if below:
-        body += wrapped(below, wide, FAINT)
+    if len(together := ", ".join(below)) <= wide:
+        below = [together] if together else []
+    body += [Text(words, FAINT) for words in below]
     return padded([caption, head, *body], width)
 
 
@@ -205,7 +207,7 @@ def _peak(array: Array) -> float:
 def _style(number: float, peak: float) -> Style:
     if not isfinite(number):
         return STRANGE
-    level = round(LEVELS * abs(number) / peak) if peak else 0
+    level = round(abs(number) / peak * LEVELS) if peak else 0
     return _shade(-level if number < 0 else level)
 
 
