@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from types import SimpleNamespace
 
 import numpy as np
 import pyte
@@ -18,7 +19,7 @@ from rich.console import Console
 
 import microbn as mb
 from microbn.terminal.keys import Keys
-from microbn.terminal.stepper import matching, step_through
+from microbn.terminal.stepper import interactive, matching, step_through
 
 posix = pytest.mark.skipif(os.name != "posix", reason="only POSIX has pseudo-terminals")
 
@@ -505,6 +506,11 @@ def test_on_a_dumb_terminal_the_transcript_is_printed(walk, name):
         assert b"\x1b" not in terminal.raw
         assert f"[{len(walk) - 1}/{len(walk) - 1}] ".encode() in terminal.raw
         assert terminal.raw.endswith(b"after\r\n")
+
+
+def test_a_file_is_no_screen_even_if_colours_are_forced(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+    assert not interactive(Console(file=io.StringIO(), force_terminal=True))
 
 
 @pytest.mark.parametrize("stdin", [None, io.StringIO("q")])

@@ -45,6 +45,12 @@ def test_a_counted_name_is_nobody_elses():
     assert sorted(names) == ["h₁", "h₂", "h₃"]  # h₁ is taken
 
 
+def test_a_formula_is_the_name_of_one_value():
+    x = leaf(2.0, "x")
+    names = [*mb.steps((x + 1) * (x + 1)).names.values()]
+    assert names == ["x", "x + 1", "add#2", "(x + 1) × add#2"]
+
+
 def test_what_has_no_name_goes_by_its_formula_or_else_by_its_op_and_index():
     x, y = leaf(2.0, "x"), leaf(3.0, "a_name_that_is_rather_long")
     walk = mb.steps((x - 1) ** 2 * y + x * y)

@@ -26,6 +26,7 @@ class Names:
     def __init__(self, graph: Graph, arguments: Mapping[int, list[Edge]]) -> None:
         self.nodes, self.arguments = graph.nodes, arguments
         self.own: set[int] = set()  # those that have a name of their own
+        self.taken: set[str] = set()  # formulas that are names
         self.texts: dict[int, Written] = {}
         self.latexes: dict[int, Written] = {}
         forward = [node for node in graph.nodes if node.part is None]
@@ -61,7 +62,8 @@ class Names:
             return
         formula = call(node, {e.position: Expr(node=e.source) for e in self.arguments[node.index]})
         written = text(formula, self.texts.__getitem__, loud=True) if node.op else Written("")
-        if 0 < len(written.text) <= LONGEST:
+        if 0 < len(written.text) <= LONGEST and written.text not in self.taken:
+            self.taken.add(written.text)
             self.texts[node.index] = written
             self.latexes[node.index] = latex(formula, self.latexes.__getitem__, loud=True)
         else:
