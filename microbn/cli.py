@@ -22,7 +22,7 @@ from .graph import Drawing, Trace, Walk, draw
 from .graph.drawing import check_ending
 from .graph.layout import LayoutError
 from .graph.step.make import walk
-from .graph.step.until import condition
+from .graph.step.until import FLAGS, condition
 from .options import level_or_name, parsers
 from .program import ProgramError, Ran, parts, run, status_of
 from .terminal.stepper import interactive, step_through
@@ -139,14 +139,14 @@ def run_step(options: argparse.Namespace, arguments: Sequence[str]) -> tuple[int
     try:
         path, _ = parts(options.target)
         page = page_of(options, path)
-        ran = run(options.target, arguments, partial=True)
-        steps = steps_of(ran, options.target)
-        start = first_that_holds(steps, options.until) if options.until else 0
+        ran = run(options.target, arguments, partial=True, catch=FLAGS.get(options.until))
+        steps = steps_of(ran, options)
+        start = first_that_holds(steps, options.until)
         if page:
             steps.save_html(page)
             print(f"{len(steps)} steps through {options.target}, saved as {page}")
         elif start is not None:
-            show_steps(steps, start, bool(options.until))
+            show_steps(steps, start, options.until is not None)
     except ProgramError as error:
         return error.status, str(error)
     except (LayoutError, ValueError, TypeError, RuntimeError) as error:
@@ -164,14 +164,24 @@ def run_step(options: argparse.Namespace, arguments: Sequence[str]) -> tuple[int
     return status_of(ran.stopped), ""
 
 
-def steps_of(ran: Ran, target: str) -> Walk:
-    """Return the steps of a program, those of its latest results if it failed."""
-    outputs = ran.trace.outputs[-LATEST:] if ran.failed else ran.trace.outputs
-    return walk(outputs, ran.trace.notes, title=Path(target).name, failure=ran.failed)
+def steps_of(ran: Ran, options: argparse.Namespace) -> Walk:
+    """Return the steps of a program: those to its result, or to its latest ones if it failed.
+
+    If the first number is wanted that is not finite, those that led there, in whatever round of
+    a loop that was.
+    """
+    title, trace = Path(options.target).name, ran.trace
+    if trace.caught is not None:
+        said = f"These are the steps to the first result in which {options.until} holds."
+        return walk((trace.caught,), trace.notes, title=title, forward_only=said)
+    outputs = trace.outputs[-LATEST:] if ran.failed else trace.outputs
+    return walk(outputs, trace.notes, title=title, failure=ran.failed)
 
 
-def first_that_holds(steps: Walk, until: str) -> int | None:
-    """Return the first step at which a condition holds."""
+def first_that_holds(steps: Walk, until: str | None) -> int | None:
+    """Return the first step at which a condition holds; without one, the first or the failure."""
+    if until is None:
+        return next((step.index for step in steps if step.kind == "error"), 0)
     holds = condition(until, steps)
     return next((step.index for step in steps if holds(step)), None)
 

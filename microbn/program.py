@@ -51,7 +51,13 @@ class Ran(NamedTuple):
     failed: Failure | None = None
 
 
-def run(target: str, arguments: Sequence[str] = (), *, partial: bool = False) -> Ran:
+def run(
+    target: str,
+    arguments: Sequence[str] = (),
+    *,
+    partial: bool = False,
+    catch: Callable[[Any], bool] | None = None,
+) -> Ran:
     """Run ``FILE.py`` as a script, or import it and call a function: ``FILE.py:function``.
 
     After the colon there may also be the name of a variable in which the script leaves a Tensor;
@@ -60,13 +66,13 @@ def run(target: str, arguments: Sequence[str] = (), *, partial: bool = False) ->
     Tensor, if the function wants arguments or returns no Tensor, if nothing was computed, or, with
     its own traceback, if the program fails. With ``partial``, a program that fails after it has
     computed something is no error: what it had computed is returned, whatever the name, and the
-    `Failure`.
+    `Failure`. ``catch`` is a test of arrays: `Trace.caught` is the first result that passes it.
     """
     path, name = parts(target)
     tree, code = _read(path)
     if any(isinstance(part, ast.FunctionDef) and part.name == name for part in tree.body):
-        return _function(path, code, name, arguments, partial)
-    return _script(path, code, name, arguments, partial)
+        return _function(path, code, name, arguments, partial, catch)
+    return _script(path, code, name, arguments, partial, catch)
 
 
 def parts(target: str) -> tuple[Path, str]:
@@ -141,10 +147,13 @@ def _read(path: Path) -> tuple[ast.Module, CodeType]:
     return tree, code
 
 
-def _script(path: Path, code: CodeType, name: str, arguments: Sequence[str], partial: bool) -> Ran:
+def _script(
+    path: Path, code: CodeType, name: str, arguments: Sequence[str], partial: bool, catch: Any
+) -> Ran:
     module, stopped = ModuleType("__main__"), None
     try:
         with tracing() as found, _as_its_own(path, module, arguments):
+            found.catch(catch)
             exec(code, vars(module))
     except SystemExit as stop:
         stopped = stop.code or None
@@ -168,7 +177,7 @@ def _script(path: Path, code: CodeType, name: str, arguments: Sequence[str], par
 
 
 def _function(
-    path: Path, code: CodeType, name: str, arguments: Sequence[str], partial: bool
+    path: Path, code: CodeType, name: str, arguments: Sequence[str], partial: bool, catch: Any
 ) -> Ran:
     module, found = ModuleType(path.stem), None
     try:
@@ -176,6 +185,7 @@ def _function(
             exec(code, vars(module))
             function = _checked(getattr(module, name), f"{name} in {path.name}")
             with calling(function, keep=partial) as found:
+                found.catch(catch)
                 found.output = function()
     except SystemExit as stop:
         raise ProgramError(

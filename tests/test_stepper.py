@@ -187,12 +187,11 @@ def test_in_the_backward_pass_g_goes_to_where_the_gradient_is_complete(walk):
     assert index_after(walk, "end", "g", *line("x")) == complete(walk, "x")
 
 
-def test_g_again_goes_to_the_next_of_that_name():
+def test_subscripts_can_be_typed_as_digits():
     x = mb.Tensor([1.0, 2.0], requires_grad=True, name="x")
-    twice = mb.steps(((x - 3) * (x - 3)).sum())
-    assert index_after(twice, "g", *line("x − 3")) == 1
-    assert index_after(twice, "g", *line("x − 3"), "/", *line("x − 3")) == 2
-    assert index_after(twice, "g", *line("x − 3"), "N") == 2
+    twice = mb.steps(((x - 3).named("h") * (x + 3).named("h")).sum())
+    assert index_after(twice, "g", *line("h")) == 1
+    assert index_after(twice, "g", *line("h2")) == 2
 
 
 def test_a_gradient_that_does_not_arrive():

@@ -257,3 +257,101 @@ def test_looking_is_no_part_of_the_program():
         mb.check.gradcheck(lambda x: x * x, x)
         mb.draw(y, backward=True)
     assert trace.output is y
+
+
+# What readers have stumbled over ------------------------------------------------------------------
+
+
+def test_a_gradient_that_is_summed_and_cast_is_told_to_be_both():
+    b = mb.Tensor(np.ones(1, np.float32), requires_grad=True, name="b")
+    walk = mb.steps((leaf(np.ones((3, 1)), "x") * b).sum())
+    total = next(step for step in walk if step.kind == "sum")
+    assert total.formula == "d b = sum(d(x × b) × x, axis 0)"
+    assert "b was repeated along axis 0" in total.sentence
+    assert "A gradient has the dtype of what it is of: float32." in total.sentence
+    assert total.result.how.entry((0,)) == "1 + 1 + 1"
+    assert total.result.value.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("formula", "text", "latex"),
+    [
+        (lambda a, b, c: a * (b @ c), "a × (b @ c)", r"a \cdot \left(b c\right)"),
+        (lambda a, b, c: (a * b) @ c, "(a × b) @ c", r"\left(a \cdot b\right) c"),
+        (lambda a, b, c: a @ b @ c, "a @ b @ c", "a b c"),
+        (lambda a, b, c: a @ (b @ c), "a @ (b @ c)", r"a \left(b c\right)"),
+        (lambda a, b, c: a @ b + c, "a @ b + c", "a b + c"),
+        (lambda a, b, c: -(a @ b), "−(a @ b)", None),
+        (lambda a, b, c: a.sum(axis=1) * b, "sum(a, axis 1) × b", None),
+        (lambda a, b, c: a.sum(axis=1, keepdims=True), "sum(a, axis 1, keepdims)", None),
+    ],
+)
+def test_products_of_matrices_are_kept_apart_from_others(formula, text, latex):
+    names = "abc"
+    last = mb.steps(formula(*(leaf(np.eye(2) + k, n) for k, n in enumerate(names))))
+    step = [step for step in last if step.kind == "forward"][-1]
+    assert step.formula == text
+    assert latex in (None, step.latex)
+
+
+def test_the_rules_of_products_with_vectors_are_those_of_books():
+    X, w, v = leaf(np.ones((3, 2)), "X"), leaf([1.0, 2.0], "w"), leaf([1.0, 2.0, 3.0], "v")
+    back = formulas(mb.steps((X @ w).sum()), "edge")
+    assert back[1:] == ["d X = outer(d(X @ w), w)", "d w = Xᵀ @ d(X @ w)"]
+    back = formulas(mb.steps((v @ X).sum()), "edge")
+    assert back[1:] == ["d v = d(v @ X) @ Xᵀ", "d X = outer(v, d(v @ X))"]
+    back = formulas(mb.steps(w @ (w * 2)), "edge")
+    assert back[:2] == ["d w = d(w @ (w × 2)) × w × 2", "d(w × 2) = d(w @ (w × 2)) × w"]
+
+
+def test_masks_are_called_by_what_they_say():
+    a, b = leaf([1.0, 2.0], "a"), leaf([3.0, 0.0], "b")
+    back = formulas(mb.steps(np.maximum(a, b).sum()), "edge")
+    assert back[1:] == [
+        "d a = d(max(a, b)) × (a = max(a, b))",
+        "d b = d(max(a, b)) × (b = max(a, b))",
+    ]
+    assert (
+        formulas(mb.steps(mb.functional.relu(a).sum()), "edge")[1] == "d a = d(relu(a)) × (a > 0)"
+    )
+    assert formulas(mb.steps(abs(a).sum()), "edge")[1] == "d a = d(|a|) × sign(a)"
+    a, c = leaf([1.0, 2.0, 9.0], "a"), leaf([1.0, 5.0, 0.0], "c")
+    tied = formulas(mb.steps(np.maximum(a, c).sum()), "edge")
+    assert tied[1].startswith("d a = where(a = c, 0.5 × d(max(a, c)), d(max(a, c)) × (a = max(")
+
+
+def test_why_a_sum_of_contributions_names_the_tables_that_are_shown():
+    x = leaf(3.0, "x")
+    walk = mb.steps(x * x * x)
+    total = [step for step in walk if step.node and step.node.name == "x"][-1].result.how
+    assert [operand.name for operand in total.operands] == ["d x so far", "contribution"]
+
+
+def test_empty_arrays_are_walked_through():
+    x = leaf(np.zeros((0, 3)), "x")
+    walk = mb.steps((x * 2).sum())
+    assert walk[-1].kind == "end"
+    assert walk.html()
+
+
+def test_negative_numbers_stand_alone_without_parentheses():
+    x = leaf([-3.0], "x")
+    assert mb.steps(np.exp(x))[1].result.how.entry((0,)) == "exp(−3)"
+    assert mb.steps(x**2)[1].result.how.entry((0,)) == "(−3)²"
+    assert mb.steps(x[0] * 1)[1].result.how.entry() == "−3"
+
+
+def test_a_parameter_is_drawn_in_the_module_that_uses_it():
+    class Net(mb.nn.Module):
+        def __init__(self):
+            self.fc = mb.nn.Linear(2, 1, rng=0)
+
+        def forward(self, x):
+            return self.fc(x)
+
+    with mb.tracing() as trace:
+        y = Net()(np.ones((3, 2), np.float32)).sum()
+    assert trace.output is y
+    scopes = {node.name: node.scope for node in trace.graph.nodes if node.kind == "parameter"}
+    assert {name.rpartition(".")[2] for name in scopes} == {"weight", "bias"}
+    assert all(scope[-1:] == ("fc",) for scope in scopes.values())

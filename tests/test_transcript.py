@@ -37,7 +37,9 @@ def batch_norm():
     gamma = mb.Tensor([1.0, 2], requires_grad=True, name="gamma")
     with mb.scope("model"):
         y = mb.batch_norm(x, gamma)
-    return mb.steps((y * np.array([[1.0, 0], [0, 0], [0, 0], [0, 1]])).sum().named("loss"))
+    walk = mb.steps((y * np.array([[1.0, 0], [0, 0], [0, 0], [0, 1]])).sum().named("loss"))
+    walk.title = ""
+    return walk
 
 
 def printed(walk, *, steps=None, **options):

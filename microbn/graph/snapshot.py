@@ -135,7 +135,7 @@ class Snapshot:
         if not isinstance(value, Tensor):
             return self._add(value, "constant", scope)
         if value.kind == "parameter":
-            return self._add(value, "parameter", value.scope or of_module(scope))
+            return self._add(value, "parameter", of_module(scope) or value.scope)
         return self._add(value, "input", value.scope)
 
     def _add(self, value: Any, kind: Kind, scope: tuple[str, ...], op: Op | None = None) -> int:

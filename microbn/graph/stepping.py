@@ -46,5 +46,5 @@ def steps(looked_at: Tensor | Trace | Graph, *, grad_output: Any = None) -> Walk
             raise OperandError("a Graph has its backward pass already; grad_output is for Tensors")
         return Walk(looked_at)
     outputs, notes = subject(looked_at, "steps")
-    title = looked_at.name if isinstance(looked_at, Trace) else ""
+    title = looked_at.name or ""
     return walk(outputs, notes, title=title, grad_output=grad_output)

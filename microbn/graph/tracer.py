@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,15 @@ class Trace:
             return tensors_in(self._output)
         return tuple(self._log.unused.values())
 
+    def catch(self, wanted: Callable[[Any], bool] | None) -> None:
+        """From now on, look for the first result whose array passes a test: it is `caught`."""
+        self._log.wanted = wanted
+
+    @property
+    def caught(self) -> Tensor | None:
+        """The first result that passed the test of `catch`, None if none has."""
+        return self._log.caught
+
     @property
     def notes(self) -> Notes:
         """Names of arrays and of parameters by id, lines of source by the time of an op."""
@@ -87,7 +97,8 @@ class Trace:
         ...     trace.save_html(f"{folder}/loss.html")
         """
         self._check_output()
-        walk(self.outputs, self.notes, title=self.name, grad_output=grad_output).save_html(path)
+        title = self.name or Path(path).stem
+        walk(self.outputs, self.notes, title=title, grad_output=grad_output).save_html(path)
 
     def _check_output(self) -> None:
         if not self.outputs:

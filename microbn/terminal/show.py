@@ -33,6 +33,8 @@ def step(
     >>> import microbn as mb
     >>> x = mb.Tensor(3.0, requires_grad=True, name="x")
     >>> mb.step((x * x).named("y"))
+    y
+    <BLANKLINE>
     [0/5] ...
     [5/5] BACKWARD
       d x

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from ..graph.step.naming import typed
 from ..graph.step.until import condition
 from .keys import Keys, keyboard, suspend
 from .screen import Screen, help_frame
@@ -76,14 +77,18 @@ def interactive(console: Console) -> bool:
 def matching(names: Mapping[int, str], text: str) -> list[int]:
     """Return the nodes of a name; or else those whose name begins so; or else contains it.
 
-    >>> matching({0: "x", 1: "x_hat", 2: "mu"}, "x"), matching({0: "x", 1: "x_hat"}, "HAT")
+    Subscripts may be typed as digits.
+
+    >>> matching({0: "x", 1: "x_hat", 2: "h₂"}, "x"), matching({0: "x", 1: "x_hat"}, "HAT")
     ([0], [1])
+    >>> matching({0: "x", 1: "x_hat", 2: "h₂"}, "h2")
+    [2]
     """
     low = text.lower()
     tests: list[Callable[[str], bool]] = [
-        lambda name: name == text,
-        lambda name: name.lower().startswith(low),
-        lambda name: low in name.lower(),
+        lambda name: text in (name, typed(name)),
+        lambda name: typed(name).lower().startswith(typed(low)),
+        lambda name: typed(low) in typed(name).lower(),
     ]
     found = ([k for k, name in names.items() if test(name)] for test in tests)
     return next(filter(None, found), [])

@@ -16,9 +16,10 @@ from ..parts import Edge, Node
 from . import sentence
 from .estimate import Estimate, estimate
 from .event import Row, Shown
-from .formula import ONE, Expr, call, evaluate, factor, transposed
+from .formula import ONE, Expr, call, evaluate, factor
 from .forward import LEAVES, SIGNS
 from .reader import Reader, equation
+from .rules import Rules
 
 Route = tuple[int | None, int | None]  # an op, and the position of an argument
 
@@ -26,8 +27,9 @@ Route = tuple[int | None, int | None]  # an op, and the position of an argument
 class Backward:
     """The backward pass, edge by edge: what has come to each node so far, and what is to come."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, given: str) -> None:
         self.reader, self.nodes, self.names = reader, reader.nodes, reader.names
+        self.given = given  # says what it starts from, if that is not 1
         self.inside: dict[Route, set[int]] = defaultdict(set)  # the steps of each rule
         self.sums: dict[Route, Node] = {}  # where what comes along an edge meets what came before
         for node in reader.nodes:
@@ -36,6 +38,7 @@ class Backward:
             elif node.part == "accumulation":
                 self.sums[node.via, node.route] = node
         edges = [e for e in reader.graph.edges if e.contribution is not None]
+        self.rules = Rules(reader)
         self.uses = Counter(edge.source for edge in edges)
         self.came: Counter[int] = Counter()
         self.so_far: dict[int, Node] = {}  # the gradient of each forward node
@@ -63,8 +66,8 @@ class Backward:
         gradient = self.so_far[output.index] = self.nodes[output.twin]
         name, d = self.reader.called(output.index), self.names.gradient(output.index)
         one = gradient.shape == () and gradient.value is not None and gradient.value == 1
-        told = f"how much {name} changes with itself: 1" if one else "it is given"
-        value = "1" if one else "what is given"
+        told = f"how much {name} changes with itself: 1" if one else self.given
+        value = "1" if one else self.given
         latex = value if one else rf"\text{{{value}}}"
         return {
             "kind": "seed",
@@ -86,11 +89,12 @@ class Backward:
         via, x = self.nodes[edge.target], self.nodes[edge.source]
         assert via.twin is not None
         self.names.gradients[via.twin] = via.index
-        route, before = (edge.target, edge.position), contribution
+        route, before, sums = (edge.target, edge.position), contribution, list[int]()
         while self._is_unbroadcast(before, route):
+            sums.insert(0, before)
             before = self.reader.arguments[before][0].source
         inside = self.inside[route]
-        rule = self.expression(before, inside, via)
+        rule = self.rules.rule(before, inside, via, edge.position)
         row = self.rule_row(rule, via, before, inside)
         facts = {"node": x, "via": via, "position": edge.position, "source": via.source}
         op = self.reader.called(via.index) if via.name else via.label or "array"
@@ -110,12 +114,12 @@ class Backward:
             "sentence": f"{said} {sentence.unfit(self.nodes[before], x, name)}",
             "rows": (row,),
         }
-        last = self.nodes[contribution]
-        caption = last.label.replace("Σ", "summed over") if last.op == "sum_to" else last.label
-        sums = (self.shown(before, "contribution", inside), "→", self.shown(contribution, caption))
-        said = sentence.summed(last, name)
-        total = call(last, {0: rule})
-        yield {**facts, "kind": "sum", **self.arrive(edge, sums, total, said)}
+        for k in sums:
+            rule = call(self.nodes[k], {0: rule})
+        said = " ".join(sentence.summed(self.nodes[k], name) for k in sums)
+        after = self.shown(contribution, self.nodes[sums[0]].label, {*sums})
+        row = (self.shown(before, "contribution", inside), "→", after)
+        yield {**facts, "kind": "sum", **self.arrive(edge, row, rule, said)}
 
     def _is_unbroadcast(self, index: int, route: Route) -> bool:
         node = self.nodes[index]
@@ -125,34 +129,6 @@ class Backward:
         """Show a node of the backward graph."""
         return self.reader.shown(index, caption, inside or ())
 
-    def expression(self, index: int, inside: set[int], via: Node) -> Expr:
-        """Write out the rule of ``via`` that made a node, down to what is not a step of it."""
-        if index not in inside:
-            return self.recognised(index, via)
-        args = {
-            e.position: self.expression(e.source, inside, via) for e in self.reader.arguments[index]
-        }
-        formula = call(self.nodes[index], args)
-        is_matrix = len(self.nodes[index].shape) == 2 and formula.op == "transpose"
-        return transposed(formula.args[0]) if is_matrix else formula
-
-    def recognised(self, index: int, via: Node) -> Expr:
-        """Tell a constant of a rule that is an argument of the op, as it is or transposed.
-
-        A rule that transposes what requires no gradient is not recorded as doing so.
-        """
-        constant = self.nodes[index]
-        if constant.part == "constant" and constant.value is not None:
-            for edge in self.reader.arguments[via.index]:
-                value, it = self.nodes[edge.source].value, Expr(node=edge.source)
-                if value is None:
-                    continue
-                if np.array_equal(constant.value, value):
-                    return it
-                if np.array_equal(constant.value.T, value):
-                    return transposed(it)
-        return Expr(node=index)
-
     def rule_row(self, rule: Expr, via: Node, before: int, inside: set[int]) -> Row:
         """Show the rule: the gradient that arrives, times how the op changes if it is a product."""
         g = via.twin
@@ -161,7 +137,7 @@ class Backward:
         incoming = self.shown(g, self.names.gradient(via.index))
         local = factor(rule, g)
         if local == ONE:
-            how = self.reader.explainer.same(before, self.names.gradient(via.index))
+            how = self.reader.explainer.together("{0}", [(before, incoming.caption)])
             return (incoming, "→", replace(result, how=how))
         if local is not None and (table := self.table(local)):
             return (incoming, "×", table, "=", result)
@@ -195,7 +171,10 @@ class Backward:
         else:
             total = self.sums[edge.target, edge.position]
             before = self.shown(earlier.index, f"{d} so far")
-            after = self.shown(total.index, caption)
+            both = [(earlier.index, before.caption), (contribution, "contribution")]
+            after = Shown(
+                caption, total.value, total.index, self.reader.explainer.together("{0} + {1}", both)
+            )
             rows.append((before, "+", replace(last, caption="contribution"), "=", after))
         self.so_far[x.index] = total
         sign, tex_sign = ("=", "=") if earlier is None else ("+=", r"\mathrel{+}=")

@@ -27,7 +27,7 @@ function where(step) {
     seed: ["where the gradient starts, ", bold(node)], end: ["the gradients of the leaves"],
     edge: ["from ", bold(via), " back to ", bold(node)],
     sum: ["from ", bold(via), " back to ", bold(node), isCast(step) ? ", converted" : ", added up"],
-    error: ["here the program failed"] }[step.k];
+    error: ["the program failed here"] }[step.k];
   const scope = node?.scope.length ? [make("span", { class: "scope" }, node.scope.join(" › "))] : [];
   const chip = step.e && step.v !== undefined && node
     ? [make("span", { class: "complete" }, "gradient complete")] : [];

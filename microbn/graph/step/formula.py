@@ -21,10 +21,11 @@ from ..parts import Node
 from ..snapshot import axes_in_words, number
 from ..text import key_in_brackets
 
-SUM, PRODUCT, PREFIX, POWER, ATOM = range(5)  # how tightly a formula holds together
-RANKS = {"add": SUM, "sub": SUM, "mul": PRODUCT, "div": PRODUCT, "matmul": PRODUCT}
+SUM, PRODUCT, MATRIX, PREFIX, POWER, ATOM = range(6)  # how tightly a formula holds together
+RANKS = {"add": SUM, "sub": SUM, "mul": PRODUCT, "div": PRODUCT, "matmul": MATRIX}
 RANKS |= {"neg": PREFIX, "sqrt": PREFIX, "pow": POWER}
 SILENT = ("broadcast_to", "expand_dims", "squeeze", "astype")  # only the shape or the dtype changes
+WHOLE = ("matmul", "index")  # but to these the shape matters
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 GREEK = (
@@ -86,6 +87,7 @@ def text(expr: Expr, names: Callable[[int], Written], *, loud: bool = False) -> 
         return names(expr.node)
     if expr.op is None:
         return _number(expr.number)
+    loud = loud or expr.op in WHOLE
     args = [text(a, names, loud=loud) for a in expr.args]
     if expr.op in SILENT and not loud:
         return args[0]
@@ -107,7 +109,9 @@ def _call(expr: Expr, args: list[Written]) -> Written:
     rank = RANKS.get(op, ATOM)
     if op == "pow":
         return Written(args[0].at_least(ATOM) + _exponent(expr.args[1], args[1]), POWER)
-    if len(args) == 2 and rank in (SUM, PRODUCT):
+    if rank == PRODUCT:  # no product of matrices among numbers, or the other way round
+        args = [Written(f"({a.text})") if a.rank == MATRIX else a for a in args]
+    if len(args) == 2 and rank in (SUM, PRODUCT, MATRIX):
         looser = op in ("add", "mul")  # a + (b + c) needs no parentheses
         right = args[1].at_least(rank if looser else rank + 1)
         if right[0] == "−":  # no two signs side by side
@@ -129,6 +133,7 @@ def _call(expr: Expr, args: list[Written]) -> Written:
         inside.append(label.removeprefix("Σ "))
     elif params.get("axis") is not None:
         inside.append(axes_in_words(params["axis"]))
+        inside += ["keepdims"] * bool(params.get("keepdims"))
     elif "shape" in params:
         inside.append(shape(tuple(np.atleast_1d(params["shape"]))))
     own = op in ("sum", "sum_to", "transpose") or not label.isidentifier()
@@ -148,11 +153,12 @@ def _exponent(expr: Expr, written: Written) -> str:
 
 # How tightly each argument has to hold together, and what comes out; else nothing is needed.
 NEEDS = {"add": (SUM, SUM), "sub": (SUM, PRODUCT), "mul": (PRODUCT, PRODUCT), "neg": (PRODUCT,)}
-NEEDS |= {"matmul": (PRODUCT, POWER), "pow": (ATOM, SUM)}
+NEEDS |= {"matmul": (MATRIX, POWER), "pow": (ATOM, SUM)}
 NEEDS |= dict.fromkeys("log tanh sin cos sum mean max min sum_to scatter".split(), (POWER,))
 NEEDS |= dict.fromkeys("transpose index".split(), (ATOM,))
 FORMED = RANKS | {"div": POWER, "sqrt": ATOM, "exp": POWER}
-FORMED |= dict.fromkeys("log tanh sin cos sum mean max min sum_to scatter".split(), PRODUCT)
+FORMED |= dict.fromkeys("log tanh sin cos".split(), PRODUCT)
+FORMED |= dict.fromkeys("sum mean max min sum_to scatter".split(), SUM)
 
 
 def latex(expr: Expr, names: Callable[[int], Written], *, loud: bool = False) -> Written:
@@ -166,11 +172,14 @@ def latex(expr: Expr, names: Callable[[int], Written], *, loud: bool = False) ->
         return names(expr.node)
     if expr.op is None:
         return Written(_digits(expr.number), PREFIX if _is_negative(expr.number) else ATOM)
+    loud = loud or expr.op in WHOLE
     args = [latex(a, names, loud=loud) for a in expr.args]
     if expr.op in SILENT and not loud:
         return args[0]
     template = _template(expr, loud)
     needs = NEEDS.get(expr.op, ())
+    if expr.op == "mul":
+        args = [Written(rf"\left({a.text}\right)") if a.rank == MATRIX else a for a in args]
     inside = [_enclosed(a, needs[i] if i < len(needs) else SUM) for i, a in enumerate(args)]
     if "{1}" not in template and len(inside) > 1:
         inside = [", ".join(inside)]

@@ -21,7 +21,11 @@ def start(reader: Reader) -> dict[str, Any]:
     """Show what is given before anything is computed."""
     leaves = [node for node in reader.forward if node.op is None]
     ops = len(reader.forward) - len(leaves)
-    names = [reader.called(node.index) for node in leaves[:LEAVES]]
+
+    def called(node: Node) -> str:
+        return reader.called(node.index)
+
+    names = [called(node) for node in leaves[:LEAVES]]
     if len(leaves) > LEAVES:
         names.append(f"{len(leaves) - LEAVES} more")
     them = "it" if len(leaves) == 1 else "them"
@@ -32,6 +36,7 @@ def start(reader: Reader) -> dict[str, Any]:
         "sentence": f"What is given: {sentence.listed(names)}. "
         f"{ops} op{'s' * (ops != 1)} will be computed from {them}.",
         "rows": (separated([reader.shown(node.index) for node in leaves[:LEAVES]]),),
+        "remark": sentence.made_before([called(n) for n in leaves if not_finite(n.value)]),
     }
 
 
@@ -62,8 +67,7 @@ def failed(reader: Reader, failure: Failure) -> dict[str, Any]:
     last = [reader.shown(node.index) for node in reader.forward if node.kind == "output"]
     return {
         "kind": "error",
-        "formula": "the program failed here",
-        "latex": r"\text{the program failed here}",
+        "formula": failure.source.text if failure.source else "the program failed",
         "sentence": failure.message,
         "rows": (separated(last),) if last else (),
         "source": failure.source,
@@ -80,6 +84,12 @@ def call_row(reader: Reader, node: Node, edges: list[Edge]) -> Row:
         return (tables[0], sign, tables[1], "=", result)
     only = [reader.shown(e.source) for e in edges]  # a number stands in the formula
     return (*separated(only), "→", result)
+
+
+def not_finite(value: Any) -> bool:
+    """Whether there is a NaN or an infinity among floats."""
+    array = np.asarray(value)
+    return array.dtype.kind == "f" and not bool(np.isfinite(array).all())
 
 
 def separated(tables: list[Shown]) -> Row:

@@ -7,7 +7,7 @@ terms. What only moves entries about (a transpose, a broadcast) moves the places
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -102,7 +102,8 @@ class How:
 
     def _number(self, operand: Operand, place: int) -> str:
         if self.wrap == "pick":
-            return "[" + ", ".join(map(str, np.unravel_index(place, operand.value.shape))) + "]"
+            index = ", ".join(map(str, np.unravel_index(place, operand.value.shape)))
+            return f"[{index}]" if index else ""
         return written(np.asarray(operand.value).ravel()[place])
 
 
@@ -119,14 +120,15 @@ def written(value: Any) -> str:
 def filled(template: str, numbers: list[str]) -> str:
     """Put numbers into a formula, negative ones in parentheses unless they come first.
 
-    >>> filled("{0} − {1}", ["−1", "−2"]), filled("{0}²", ["−1"])
-    ('−1 − (−2)', '(−1)²')
+    >>> filled("{0} − {1}", ["−1", "−2"]), filled("{0}²", ["−1"]), filled("exp({0})", ["−1"])
+    ('−1 − (−2)', '(−1)²', 'exp(−1)')
     """
     for i, number in enumerate(numbers):
-        place = f"{{{i}}}"
-        first = template.startswith(place + " ") or template == place
-        loose = number.startswith("−") and not (first and not template.startswith(place + " **"))
-        template = template.replace(place, f"({number})" if loose else number)
+        before, place, after = template.partition(f"{{{i}}}")
+        alone = before[-1:] in ("", "(") or before.endswith(", ")
+        alone = alone and (after[:1] in ("", ")", ",", " ") and not after.startswith(" **"))
+        loose = number.startswith("−") and not alone
+        template = before + (f"({number})" if loose else number if place else "") + after
     return template
 
 
@@ -179,12 +181,22 @@ class Explainer:
         except _Lost:
             return None
 
-    def same(self, index: int, name: str) -> How:
-        """Say that every entry is that of ``index``, which is called ``name`` here."""
-        value, shape = self.nodes[index].value, self.nodes[index].shape
+    def together(self, template: str, named: Sequence[tuple[int, str]]) -> How:
+        """Say that each entry is made of those at the same place in nodes of one shape.
+
+        ``named`` are their indices, and what to call them here.
+        """
+        shape = self.nodes[named[0][0]].shape
         strides = tuple(int(np.prod(shape[axis + 1 :], dtype=int)) for axis in range(len(shape)))
-        operand = Operand(name, np.zeros(0) if value is None else value, index, strides=strides)
-        return How("{0}", (operand,), shape)
+        values = [(name, self.nodes[index].value, index) for index, name in named]
+        return How(
+            template,
+            tuple(
+                Operand(name, np.zeros(0) if value is None else value, index, strides=strides)
+                for name, value, index in values
+            ),
+            shape,
+        )
 
     def _pick(self, node: Node, size: int) -> How:
         """Say of each of ``size`` entries which argument it was taken from."""
@@ -320,7 +332,7 @@ def _rows_and_columns(x: tuple[int, ...], y: tuple[int, ...], places: Array) -> 
 
 def _counted(shape: tuple[int, ...]) -> Array:
     size = int(np.prod(shape, dtype=int))
-    if size > LARGEST:
+    if not 0 < size <= LARGEST:
         raise _Lost
     return np.arange(size).reshape(shape)
 

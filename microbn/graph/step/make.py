@@ -23,16 +23,20 @@ def walk(
     title: str = "",
     grad_output: Any = None,
     failure: Failure | None = None,
+    forward_only: str = "",
 ) -> Walk:
     """Return the steps to ``outputs``, and back again if there is one that requires grad.
 
     The backward pass starts from ``grad_output``; for what it is without one see
-    `Graph.from_outputs`. A ``failure`` is where the program ended.
+    `Graph.from_outputs`. A ``failure`` is where the program ended; ``forward_only`` says why the
+    way back is not to be shown.
     """
-    remark = "" if failure else no_way_back(outputs)
+    remark = forward_only or ("" if failure else no_way_back(outputs))
     with np.errstate(all="ignore"):  # what is not finite is shown, and warned of in the program
         graph, remarks = take(outputs, notes, not (remark or failure), grad_output)
-    return Walk(graph, title, (*remarks, *[remark] * bool(remark)), failure)
+    random = any("random numbers" in said for said in remarks)
+    given = "random numbers, for want of a gradient" if random else "what is given"
+    return Walk(graph, title, (*remarks, *[remark] * bool(remark)), failure, given)
 
 
 def no_way_back(outputs: Sequence[Tensor]) -> str:

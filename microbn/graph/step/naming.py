@@ -35,6 +35,7 @@ class Names:
         # What a node of the backward graph is the gradient of. It can be that of several, where an
         # op passes it on as it is; the one that counts is set where it matters.
         self.gradients: dict[int, int] = {}
+        self.constants: dict[int, Written] = {}  # of rules, where it is known how they were made
         for node in forward:
             if node.twin is not None:
                 self.gradients.setdefault(node.twin, node.index)
@@ -78,6 +79,8 @@ class Names:
             return self.texts[index]
         if index in self.gradients:
             return Written(self.gradient(self.gradients[index]))
+        if index in self.constants:
+            return self.constants[index]
         node = self.nodes[index]
         if value := _number(node):
             return Written(value)
@@ -92,6 +95,8 @@ class Names:
         if index in self.gradients:
             return Written(self.gradient_latex(self.gradients[index]))
         name = self.text(index).text
+        if index in self.constants and self.nodes[index].dtype == "bool":  # Iverson's bracket
+            return Written(rf"\left[\text{{{plain_latex(name)}}}\right]")
         return Written(name if _number(self.nodes[index]) else plain(name))
 
     def gradient(self, index: int) -> str:
@@ -130,6 +135,15 @@ def _numbered(base: str, seen: Counter[str], taken: set[str]) -> str:
         name = f"{base}{str(seen[base]).translate(SUBSCRIPTS)}"
         if name not in taken:
             return name
+
+
+def typed(name: str) -> str:
+    """Write a name as somebody may type it: without subscripts.
+
+    >>> typed("h₁₂")
+    'h12'
+    """
+    return name.translate(str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789"))
 
 
 def plain(name: str) -> str:

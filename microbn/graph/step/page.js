@@ -284,7 +284,7 @@ async function copy() {
 function listen() {
   const actions = { first: () => KEYS.Home(), back: () => stepBy(-1), play, forward: () => stepBy(1),
     last: () => KEYS.End(), jump, find: openSearch, ask: KEYS["?"], scopes: toggleAll, copy,
-    smaller: () => zoom(1 / 1.2), larger: () => zoom(1.2), strange: () => { pause(); go(walk.strange); },
+    smaller: () => zoom(1 / 1.2), larger: () => zoom(1.2), strange: () => { pause(); go(walk.failed ?? walk.strange); },
     skip: () => $("explanation").focus() };
   for (const [id, action] of Object.entries(actions)) $(id).addEventListener("click", action);
   document.addEventListener("keydown", onKey);
@@ -333,8 +333,9 @@ function start() {
   $("seed").hidden = walk.backward === null;
   $("jump").hidden = walk.backward === null;
   $("tools").hidden = Boolean(list);
-  $("strange").hidden = walk.strange === null;
-  $("strange").textContent = `not finite from step ${walk.strange}`;
+  $("strange").hidden = walk.strange === null && walk.failed === null;
+  $("strange").textContent = walk.failed === null
+    ? `not finite from step ${walk.strange}` : `failed at step ${walk.failed}`;
   playing(false);
   listen();
   show(0);

@@ -93,6 +93,7 @@ def data(walk: Walk) -> dict[str, Any]:
         "remarks": list(walk.remarks),
         "backward": walk.backward,
         "strange": None if strange is None else strange.index,
+        "failed": next((step.index for step in walk if step.kind == "error"), None),
         "nodes": _nodes(walk, final),
         "scopes": [{"i": s.index, "title": s.title, "parent": s.parent} for s in walk.graph.scopes],
         "how": [json.loads(how) for how in arrays.hows],
@@ -114,7 +115,8 @@ def _nodes(walk: Walk, final: Mapping[int, int]) -> list[dict[str, Any]]:
             "i": node.index,
             "name": walk.names.get(node.index, node.title),
             "kind": node.kind,
-            "label": node.label,
+            # What goes by its formula need not be told again how it was made.
+            "label": node.label if node.name or node.op is None else "",
             "shape": list(node.shape),
             "scope": list(node.scope),
             "place": node.place,

@@ -101,11 +101,11 @@ class View {
     this.edges = data.edges.map(edge => this.edge(edge));
     this.nodes = data.nodes.map(node => this.node(node));
     const scopes = data.scopes.map(scope => this.scope(scope));
-    const labels = data.edges.filter(edge => edge.label).map(({ label: [text, x, y] }) =>
+    this.labels = data.edges.filter(edge => edge.label).map(({ label: [text, x, y] }) =>
       draw("text", { class: "label", x, y }, text));
     this.element = draw("svg", { viewBox: `0 0 ${data.w} ${data.h}`, role: "group",
       "aria-label": "Graph of the program" }, ...scopes, ...this.edges.map(e => e.element),
-    ...labels, ...this.nodes.map(n => n.element));
+    ...this.labels, ...this.nodes.map(n => n.element));
   }
 
   scope({ p, x, y, w, h, text }) {
@@ -144,9 +144,20 @@ class View {
       carried: least(of.map(key => carried.get(key) ?? Infinity)) };
   }
 
+  // In the backward pass a label reads from below: from the shape that came to be to that which was.
+  turn(backward) {
+    if (backward || this.turned) {
+      for (const label of this.labels) {
+        label.textContent = label.textContent.split(" → ").reverse().join(" → ");
+      }
+    }
+    this.turned = backward;
+  }
+
   mark(k) {
     const step = walk.steps[k];
     const backward = inBackward(k);
+    if (backward !== this.turned) this.turn(backward);
     for (const node of this.nodes) set(node, node.marks.at(k));
     for (const edge of this.edges) {
       const active = step.v === undefined ? step.k === "forward" && edge.targets.has(step.n)
@@ -196,13 +207,14 @@ class View {
 }
 
 function described(node) {
-  const what = [node.name, node.label && node.label !== node.name ? node.label : "",
-    times(node.shape), node.scope.join(" › ")];
+  const what = [node.name, node.label, times(node.shape), node.scope.join(" › ")];
   return what.filter(Boolean).join(", ");
 }
 
 // The text of a box: the name stands out, the shape below is small.
-function lines({ x, y, w, h, text }) {
+function lines({ x, y, w, h, i, text }) {
+  const number = i === null ? null : /#\d+$/.exec(walk.nodes[i].name);
+  if (number) text = [`${text[0]} ${number[0]}`, ...text.slice(1)]; // as it is called in formulas
   const heights = text.map((_, line) => line ? 11 : 13);
   let top = y + (h - heights.reduce((a, b) => a + b, 0)) / 2;
   return text.map((line, row) => {
@@ -236,7 +248,7 @@ class List {
     this.from = from;
     this.rows = walk.nodes.slice(from, from + 180).map(node => {
       const element = make("button", { type: "button", "data-node": node.i }, make("b", {}, node.name),
-        make("span", {}, node.label === node.name ? "" : node.label),
+        make("span", {}, node.label),
         make("small", {}, times(node.shape)));
       return { element, base: `item ${node.kind}`, marks: new Marks([node.i]) };
     });

@@ -9,10 +9,13 @@ function openSearch() {
   $("search").showModal();
 }
 
+// Who can type h₂? h2 will do.
+const typed = text => text.toLowerCase().replace(/[₀-₉]/g, c => "₀₁₂₃₄₅₆₇₈₉".indexOf(c));
+
 function look() {
-  const wanted = $("query").value.trim().toLowerCase();
+  const wanted = typed($("query").value.trim());
   const rank = node => {
-    const name = node.name.toLowerCase();
+    const name = typed(node.name);
     if (name === wanted) return 0;
     if (name.startsWith(wanted)) return 1;
     if (name.includes(wanted)) return 2;
@@ -23,7 +26,7 @@ function look() {
   search.at = 0;
   $("found").replaceChildren(...search.hits.map((node, n) => {
     const row = make("div", { role: "option", id: `hit${n}`, class: node.kind, "data-hit": n },
-      make("b", {}, node.name), make("span", {}, node.label === node.name ? "" : node.label),
+      make("b", {}, node.name), make("span", {}, node.label),
       make("small", {}, [...node.scope, times(node.shape)].join(" › ")));
     return row;
   }));

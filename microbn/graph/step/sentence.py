@@ -67,7 +67,8 @@ BACKWARD = {
     "mean": "Each of the {count} entries that were averaged has a {count}th of the effect.",
     "max": "The gradient goes to the entries that are the largest; those that are equal share it.",
     "min": "The gradient goes to the entries that are the smallest; those that are equal share it.",
-    "index": "The gradient goes back to the entries that were taken; the others get 0.",
+    "index": "The gradient goes back to the entries that were taken (an entry that was taken "
+    "several times gets the sum); the others get 0.",
     "scatter": "Each entry gets the gradient of the place that it was put at.",
     "concatenate": "Each part gets the gradient of where it went.",
     "stack": "Each part gets the gradient of where it went.",
@@ -185,4 +186,15 @@ def summed(node: Node, name: str) -> str:
     axes = node.label.removeprefix("Σ ")
     return (
         f"{name} was repeated along {axes}, so each of its entries had several effects: add them."
+    )
+
+
+def made_before(names: Sequence[str]) -> str:
+    """Say of leaves that they are not finite from the first."""
+    if not names:
+        return ""
+    one = len(names) == 1
+    return (
+        f"{listed(names)} {'is' if one else 'are'} not finite as {'it is' if one else 'they are'} "
+        "given: that was made before, in an earlier round if this is a loop."
     )

@@ -189,12 +189,12 @@ class Why {
     return named(alone ? operand.n : `(${operand.n})`, index);
   }
 
-  // A negative number stands in parentheses, unless it comes first.
+  // A negative number stands in parentheses, unless it comes first or stands alone.
   number(operand, flat, before, after) {
     const value = entry(walk.arrays[operand.a], flat);
     const text = value === undefined ? "…" : short(value, DIGITS);
-    const first = !before && (!after || after.startsWith(" ")) && !after.startsWith(" **");
-    return text.startsWith("−") && !first ? `(${text})` : text;
+    const alone = /(^|\(|, )$/.test(before) && /^($|\)|,| (?!\*\*))/.test(after);
+    return text.startsWith("−") && !alone ? `(${text})` : text;
   }
 
   write(terms, say) {

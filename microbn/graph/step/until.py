@@ -1,7 +1,7 @@
 """Conditions for stopping at a step.
 
 - ``x_hat``: the step computes x_hat; ``d x_hat``: the gradient of x_hat is complete there
-- ``isnan``, ``isinf``, ``nonfinite``: an entry of the step's result is that
+- ``isnan``, ``isinf``, ``nonfinite``: an entry of what the step makes is that
 - ``max > 100``: a comparison of its ``max``, ``min``, ``mean``, ``std`` or ``abs`` (the largest
   magnitude) with a number, by < <= > >= == or !=
 - ``x_hat: max > 3``: a name and a test
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import operator
 import re
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -21,17 +20,19 @@ import numpy as np
 
 from ...errors import ShapeError
 from ...kernels import Array
+from .naming import typed
 
 if TYPE_CHECKING:
     from .event import Step
     from .walk import Walk
 
 Condition = Callable[["Step"], bool]
+Test = Callable[[Array], bool]
 
-FLAGS: dict[str, Callable[[Array], Array]] = {
-    "isnan": np.isnan,
-    "isinf": np.isinf,
-    "nonfinite": lambda x: ~np.isfinite(x),
+FLAGS: dict[str | None, Callable[[Array], bool]] = {
+    "isnan": lambda x: bool(np.isnan(x).any()),
+    "isinf": lambda x: bool(np.isinf(x).any()),
+    "nonfinite": lambda x: not np.isfinite(x).all(),
 }
 QUANTITIES: dict[str, Callable[[Array], Array]] = {
     "max": np.max,
@@ -77,12 +78,11 @@ class _Reader:
     """Reads conditions on the steps of one walk."""
 
     def __init__(self, walk: Walk) -> None:
-        self.nodes = walk.graph.nodes
-        self.names: defaultdict[str, set[int]] = defaultdict(set)  # a formula may be there twice
-        for index, name in walk.names.items():
-            self.names[name].add(index)
-        self.gradients = {f"d {name}": indexes for name, indexes in self.names.items()}
-        self.gradients |= {f"d({name})": indexes for name, indexes in self.names.items()}
+        self.walk, self.nodes = walk, walk.graph.nodes
+        self.names = {typed(name): index for index, name in walk.names.items()}
+        self.names |= {name: index for index, name in walk.names.items()}
+        self.gradients = {f"d {name}": index for name, index in self.names.items()}
+        self.gradients |= {f"d({name})": index for name, index in self.names.items()}
 
     def condition(self, text: str) -> Condition:
         if text in self.names or text in self.gradients:  # whatever words it is made of
@@ -96,35 +96,45 @@ class _Reader:
     def term(self, text: str) -> Condition:
         """Read a name, a test, or a name and a test; names may have colons in them."""
         test = _test(text)
-        if test or ":" not in text or text in self.names or text in self.gradients:
-            return test or self.named(text)
+        if test:
+            return lambda step: any(test(x) for x in self.walk.made(step))
+        if ":" not in text or text in self.names or text in self.gradients:
+            return self.named(text)
         name, rest = (part.strip() for part in text.rsplit(":", 1))
-        named, test = self.named(name), _test(rest)
-        if test is None:
+        named, inner = self.named(name), _test(rest)
+        if inner is None:
             raise ShapeError(f"{rest!r} is no test; {POSSIBLE}")
-        return lambda step: named(step) and test(step)
+        leaf = self.leaf(name)
+        return lambda step: (
+            named(step)
+            and any(inner(x) for x in ([leaf] if leaf is not None else self.walk.made(step)))
+        )
+
+    def leaf(self, name: str) -> Array | None:
+        """Return the value of a leaf."""
+        node = self.nodes[self.names[name]] if name in self.names else None
+        return node.value if node is not None and node.op is None else None
 
     def named(self, text: str) -> Condition:
         """Whether a step computes what is so called, or completes its gradient."""
-        if text in self.gradients and text not in self.names:
-            indexes = self.gradients[text]
-            return lambda step: step.final and _index(step) in indexes
+        index = self.names.get(text, self.gradients.get(text))
+        if index is None:
+            raise ShapeError(_unknown(text, self.walk.names.values()))
         if text not in self.names:
-            raise ShapeError(_unknown(text, self.names))
-        indexes = self.names[text]
-        if all(self.nodes[index].op is None for index in indexes):  # leaves are given
+            return lambda step: step.final and _is_at(step, index)
+        if self.nodes[index].op is None:  # a leaf is given
             return lambda step: step.kind == "start"
-        return lambda step: step.kind == "forward" and _index(step) in indexes
+        return lambda step: step.kind == "forward" and _is_at(step, index)
 
 
-def _index(step: Step) -> int | None:
-    return step.node.index if step.node else None
+def _is_at(step: Step, index: int) -> bool:
+    return step.node is not None and step.node.index == index
 
 
-def _test(text: str) -> Condition | None:
-    """Read a test of the array that a step results in; None if ``text`` is none."""
+def _test(text: str) -> Test | None:
+    """Read a test of an array; None if ``text`` is none."""
     if flag := FLAGS.get(text):
-        return lambda step: (x := _result(step)) is not None and bool(flag(x).any())
+        return lambda x: (numbers := _numbers(x)) is not None and flag(numbers)
     found = COMPARISON.fullmatch(text)
     if not found or found[1] not in QUANTITIES:
         return None
@@ -134,9 +144,9 @@ def _test(text: str) -> Condition | None:
     except ValueError:
         raise ShapeError(f"{found[3]!r} in {text!r} is no number") from None
 
-    def test(step: Step) -> bool:
-        result = _result(step)
-        numbers = None if result is None else result[~np.isnan(result)]
+    def test(x: Array) -> bool:
+        numbers = _numbers(x)
+        numbers = None if numbers is None else numbers[~np.isnan(numbers)]
         if numbers is None or not numbers.size:
             return False
         with np.errstate(all="ignore"):
@@ -145,12 +155,10 @@ def _test(text: str) -> Condition | None:
     return test
 
 
-def _result(step: Step) -> Array | None:
-    """Return what the step results in, as numbers; None if it results in none."""
-    shown = step.result
-    if shown is None or np.asarray(shown.value).dtype.kind not in "biuf":
-        return None
-    return np.asarray(shown.value, dtype=np.float64)
+def _numbers(x: Array) -> Array | None:
+    """Return real numbers as float64; None for anything else."""
+    array = np.asarray(x)
+    return np.asarray(array, dtype=np.float64) if array.dtype.kind in "biuf" else None
 
 
 def _unknown(text: str, names: Iterable[str]) -> str:

@@ -7,13 +7,11 @@ import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from ...kernels import Array
 from ..graph import Graph
 from .backward import Backward
-from .event import Failure, Shown, Step
-from .forward import compute, failed, start
+from .event import Failure, Step
+from .forward import compute, failed, not_finite, start
 from .page import page, write
 from .reader import Reader
 
@@ -42,11 +40,11 @@ class Walk(list[Step]):
         title: str = "",
         remarks: tuple[str, ...] = (),
         failure: Failure | None = None,
+        given: str = "what is given",
     ) -> None:
         reader = Reader(graph)
-        super().__init__(
-            Step(index, **event) for index, event in enumerate(_events(reader, failure))
-        )
+        events = _events(reader, failure, given)
+        super().__init__(Step(index, **event) for index, event in enumerate(events))
         self.graph, self.title, self.remarks = graph, title, remarks
         self.names = {k: name.text for k, name in reader.names.texts.items()}
         self.backward = next((step.index for step in self if step.kind == "seed"), None)
@@ -75,10 +73,16 @@ class Walk(list[Step]):
     def strange(self) -> Step | None:
         """Return the first step that has a number which is not finite, if there is one."""
         for step in self:
-            tables = step.rows[0] if step.kind == "start" else (step.result,)
-            if any(isinstance(t, Shown) and not_finite(t.value) for t in tables):
+            if any(not_finite(array) for array in self.made(step)):
                 return step
         return None
+
+    def made(self, step: Step) -> list[Array]:
+        """Return the arrays that come into being at a step: at the start all that is given."""
+        if step.kind == "start":
+            leaves = (n for n in self.graph.nodes if n.part is None and n.op is None)
+            return [n.value for n in leaves if n.value is not None]
+        return [] if step.result is None or step.kind == "error" else [step.result.value]
 
     def html(self) -> str:
         """Return one HTML page that shows all steps, and needs nothing else."""
@@ -98,16 +102,10 @@ class Walk(list[Step]):
         return f"<Walk through {self.title or 'a graph'}: {len(self)} steps>"
 
 
-def _events(reader: Reader, failure: Failure | None) -> Iterator[dict[str, Any]]:
+def _events(reader: Reader, failure: Failure | None, given: str) -> Iterator[dict[str, Any]]:
     """Yield what the steps are made of."""
     yield start(reader)
     yield from (compute(reader, node) for node in reader.forward if node.op is not None)
     if failure:
         yield failed(reader, failure)
-    yield from Backward(reader).steps()
-
-
-def not_finite(value: Any) -> bool:
-    """Whether there is a NaN or an infinity among floats."""
-    array = np.asarray(value)
-    return array.dtype.kind == "f" and not bool(np.isfinite(array).all())
+    yield from Backward(reader, given).steps()
