@@ -11,6 +11,7 @@ from .tensor import Tensor
 
 if TYPE_CHECKING:
     from . import check, data, nn, optim, testing
+    from .files import load, save
     from .graph import Graph, draw, steps, trace, tracing
     from .terminal.show import step
 
@@ -27,10 +28,12 @@ __all__ = [
     "functional",
     "grad",
     "handwritten",
+    "load",
     "nn",
     "no_grad",
     "ops",
     "optim",
+    "save",
     "scope",
     "step",
     "steps",
@@ -43,6 +46,7 @@ __all__ = [
 # Loaded when first asked for, so that `import microbn` imports NumPy alone.
 _LAZY = dict.fromkeys(("check", "data", "nn", "optim", "testing"), "")
 _LAZY["step"] = ".terminal.show"
+_LAZY |= dict.fromkeys(("load", "save"), ".files")
 _LAZY |= dict.fromkeys(("Graph", "draw", "steps", "trace", "tracing"), ".graph")
 
 

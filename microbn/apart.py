@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 from .context import State, recording
 
@@ -33,5 +34,11 @@ class apart(recording):
 
     def __call__(self, function: F) -> F:
         """Run ``function`` apart whenever it is called."""
-        decorated: F = super().__call__(function)
-        return decorated
+
+        @wraps(function)
+        def inner(*args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True  # by pytest: the call is of what is decorated
+            with self:
+                return function(*args, **kwargs)
+
+        return cast(F, inner)

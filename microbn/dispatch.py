@@ -10,12 +10,12 @@ from __future__ import annotations
 import inspect
 import operator
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 
-from . import functional
+from . import ops, statistics
 from .errors import OperandError, ShapeError, describe, explain, refused
 from .kernels import Array
 from .node import Node
@@ -44,10 +44,68 @@ def _dot(x: Any, y: Any) -> Any:
     return x @ y
 
 
-# Functions that are composed of others.
+def _clip(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:
+    low, high = (a_min if min is None else min), (a_max if max is None else max)
+    return ops.clip(a, min=_metadata("np.clip", low), max=_metadata("np.clip", high))
+
+
+def _einsum(subscripts: Any, *operands: Any, optimize: Any = False) -> Any:
+    if not isinstance(subscripts, str):
+        raise OperandError(
+            f"np.einsum({describe(subscripts)}, ...): on Tensors the subscripts come first, as a "
+            'string such as "ij,jk->ik"'
+        )
+    return ops.einsum(*operands, subscripts=subscripts, optimize=optimize)
+
+
+def _pad(array: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0) -> Any:
+    if mode != "constant":
+        raise OperandError(
+            f"np.pad({describe(array)}, mode={mode!r}): on Tensors only mode='constant' has a "
+            "derivative rule; index with repeated or reversed positions instead"
+        )
+    if isinstance(pad_width, dict):  # by axis
+        widths = {axis % np.ndim(array): width for axis, width in pad_width.items()}
+        pad_width = [np.broadcast_to(widths.get(i, 0), 2) for i in range(np.ndim(array))]
+    entry = _metadata("np.pad", constant_values)
+    return ops.pad(array, pad_width=np.array(pad_width).tolist(), constant_values=entry)
+
+
+def _split(ary: Any, indices_or_sections: Any, axis: int = 0, *, by: Any = np.split) -> list[Any]:
+    try:
+        parts = by(np.arange(ary.shape[axis]), indices_or_sections)
+    except (TypeError, ValueError, IndexError) as error:
+        kind = OperandError if isinstance(error, TypeError) else ShapeError
+        raise kind(
+            f"np.{by.__name__}({describe(ary)}, {indices_or_sections!r}, axis={axis!r}): {error}; "
+            "give the number of equal parts (np.array_split allows others), or the indices to cut "
+            "at, and one of its axes"
+        ) from error
+    before = (slice(None),) * (axis % ary.ndim)
+    bounds = [(int(p[0]), int(p[-1]) + 1) if len(p) else (0, 0) for p in parts]
+    return [ary[(*before, slice(start, stop))] for start, stop in bounds]
+
+
+def _metadata(function: str, value: Any) -> Any:
+    """Take a Tensor among the options as an array, unless a gradient should flow to it."""
+    if isinstance(value, Node) and value._requires_grad:
+        raise OperandError(
+            f"{function} takes {describe(value)} as a constant, through which no gradient flows: "
+            "use np.minimum, np.maximum or np.concatenate, or .detach() if that is meant"
+        )
+    return plain(value)
+
+
+# Functions that are composed of others, or called differently.
 COMPOSED: dict[Any, Callable[..., Any]] = {
-    np.var: functional.var,
-    np.std: functional.std,
+    np.clip: _clip,
+    np.einsum: _einsum,
+    np.pad: _pad,
+    np.split: _split,
+    np.array_split: partial(_split, by=np.array_split),
+    np.ravel: lambda a: a.reshape(-1),
+    np.var: statistics.var,
+    np.std: statistics.std,
     np.square: lambda x: x**2,
     np.reciprocal: lambda x: 1 / x,
     np.positive: lambda x: x,

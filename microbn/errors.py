@@ -34,6 +34,11 @@ REMEDIES = {
     "concatenate": "all arrays need the same shape, except along the axis that joins them",
     "stack": "all arrays need the same shape; use np.concatenate along an existing axis instead",
     "squeeze": "only axes of length 1 can be removed",
+    "einsum": "each operand needs as many letters as axes, and a letter the same length "
+    "everywhere, or 1",
+    "pad": "widths are integers from 0: one, a pair (before, after), or a pair for each axis",
+    "windows": "windows must fit into the last two axes; use a smaller size, or np.pad first",
+    "fold": "shape must be that of the images from which the windows were cut",
 }
 
 

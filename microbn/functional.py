@@ -1,7 +1,11 @@
-"""Batch norm, its relatives, and losses, each composed of primitives.
+"""Batch norm and its relatives: one idea along other axes, composed of primitives.
 
-Everything here is plain NumPy code: given Tensors it is recorded, given arrays it just computes.
-Nothing has a backward pass of its own: each follows from the primitives.
+A norm divides by the root of a mean square, less the mean before that; then gamma and beta set the
+size and the place. They differ in what the mean goes over: batch norm the examples, layer norm the
+features of each example, group norm some of them; RMS norm is a layer norm that keeps the mean.
+
+Everything here and in the modules that it imports from is plain NumPy code: given Tensors it is
+recorded, given arrays it just computes. Nothing has a backward pass of its own.
 """
 
 from __future__ import annotations
@@ -10,12 +14,19 @@ from typing import Any
 
 import numpy as np
 
-from . import errors, kernels, ops
-from .context import named, scope, value
+from . import errors, kernels
+from .activations import dropout, gelu, relu, sigmoid, tanh
+from .context import named, scope
+from .convolution import avg_pool2d, conv2d, max_pool2d
 from .kernels import Axis
+from .losses import cross_entropy, log_softmax, logsumexp, mse, softmax
+from .statistics import std, var
 
-relu = ops.relu
-tanh = ops.tanh
+__all__ = [
+    "avg_pool2d", "batch_norm", "conv2d", "cross_entropy", "dropout", "gelu", "group_norm",
+    "layer_norm", "log_softmax", "logsumexp", "max_pool2d", "mse", "relu", "rms_norm", "sigmoid",
+    "softmax", "std", "tanh", "var",
+]  # fmt: skip
 
 
 def batch_norm(
@@ -55,120 +66,71 @@ def layer_norm(
         return normalise("layer_norm", x, gamma, beta, axis, eps)[0]
 
 
-def normalise(op: str, x: Any, gamma: Any, beta: Any, axis: Any, eps: Any) -> tuple[Any, Any, Any]:
-    """Do the work of `batch_norm`; return the mean and the variance with the result."""
+def group_norm(
+    x: Any, num_groups: int, gamma: Any = None, beta: Any = None, *, eps: float = 1e-5
+) -> Any:
+    """Normalise each example (c, ...) of ``x`` over groups of its c channels, between reshapes.
+
+    gamma and beta broadcast against ``x`` as given: for images, (c, 1, 1). The scope is
+    ``group_norm``; a ShapeError, too, if c is no multiple of ``num_groups``. Wu & He 2018,
+    arXiv:1803.08494.
+
+    >>> group_norm(np.array([[1.0, 3.0, 10.0, 30.0]]), 2, eps=0.0)
+    array([[-1.,  1., -1.,  1.]])
+    """
+    x = kernels.floating(x)
+    errors.check_weights("group_norm", x, gamma=gamma, beta=beta)
+    if x.ndim < 2 or num_groups < 1 or x.shape[1] % num_groups:
+        raise errors.ShapeError(
+            f"group_norm({errors.describe(x)}): num_groups={num_groups!r} must divide the number "
+            "of channels, the length of the second axis of (m, c, ...)"
+        )
+    with scope("group_norm"):
+        groups = x.reshape(len(x), num_groups, -1)
+        x_hat = normalise("group_norm", groups, None, None, -1, eps)[0]
+        return scale_and_shift(x_hat.reshape(x.shape), gamma, beta)
+
+
+def rms_norm(x: Any, gamma: Any = None, *, axis: Axis = -1, eps: float | None = None) -> Any:
+    """Divide each example by the root mean square of its features: `layer_norm` less the mean.
+
+    ``eps=None`` is that of the dtype. The scope is ``rms_norm``, in which ``mean_square`` and
+    ``rms`` stand for var and std. Zhang & Sennrich 2019, arXiv:1910.07467, equation 4.
+
+    >>> rms_norm(np.array([[1.0, 7.0]]))
+    array([[0.2, 1.4]])
+    """
+    eps = np.finfo(kernels.floating(x).dtype).eps if eps is None else eps
+    with scope("rms_norm"):
+        return normalise("rms_norm", x, gamma, None, axis, eps, center=False)[0]
+
+
+def normalise(
+    op: str, x: Any, gamma: Any, beta: Any, axis: Any, eps: Any, center: bool = True
+) -> tuple[Any, Any, Any]:
+    """Do the work of every norm; return the mean and the variance with the result.
+
+    Without ``center``, nothing is subtracted: the mean is 0, the variance the mean square.
+    """
     x = kernels.floating(x)
     axis, eps = errors.check_axis(op, x, axis), errors.check_eps(op, eps)
     errors.check_weights(op, x, gamma=gamma, beta=beta)
     keepdims = x.ndim != 2 or axis != 0
 
-    mean = named(x.mean(axis=axis, keepdims=keepdims), "mean")
-    centered = named(x - mean, "centered")
+    mean, centered, names = 0, x, ("mean_square", "mean_square_eps", "rms", "inv_rms")
+    if center:
+        mean = named(x.mean(axis=axis, keepdims=keepdims), "mean")
+        centered = named(x - mean, "centered")
+        names = "var", "var_eps", "std", "inv_std"
     squared = named(centered**2, "squared")
-    var = named(squared.mean(axis=axis, keepdims=keepdims), "var")
-    var_eps = named(var + eps, "var_eps")
-    std = named(np.sqrt(var_eps), "std")
-    inv_std = named(std**-1, "inv_std")
-    y = named(centered * inv_std, "x_hat")
-    if gamma is not None:
-        y = named(y * gamma, "scaled")
-    if beta is not None:
-        y = named(y + beta, "y")
-    return y, mean, var
+    var = named(squared.mean(axis=axis, keepdims=keepdims), names[0])
+    var_eps = named(var + eps, names[1])
+    std = named(np.sqrt(var_eps), names[2])
+    inv_std = named(std**-1, names[3])
+    return scale_and_shift(named(centered * inv_std, "x_hat"), gamma, beta), mean, var
 
 
-def var(x: Any, axis: Axis = None, *, ddof: int = 0, keepdims: bool = False) -> Any:
-    """Return the mean squared distance from the mean, over ``axis``.
-
-    With ``ddof=1`` it is divided by one less than the count (the unbiased estimate).
-
-    >>> var(np.array([6.0, 7.0, 8.0, 9.0])), var(np.array([6.0, 7.0, 8.0, 9.0]), ddof=1).round(3)
-    (np.float64(1.25), np.float64(1.667))
-    """
-    squared = (x - np.mean(x, axis=axis, keepdims=True)) ** 2
-    biased = np.mean(squared, axis=axis, keepdims=keepdims)
-    n = kernels.count(x, axis)
-    errors.check_ddof("var", x, ddof, n)
-    return biased * (n / (n - ddof)) if ddof else biased
-
-
-def std(x: Any, axis: Axis = None, *, ddof: int = 0, keepdims: bool = False) -> Any:
-    """Return the square root of `var`."""
-    return np.sqrt(var(x, axis, ddof=ddof, keepdims=keepdims))
-
-
-def sigmoid(x: Any) -> Any:
-    """Return ``1 / (1 + exp(-x))``, computed without overflow.
-
-    >>> sigmoid(np.array([-1000.0, 0.0, 1000.0]))
-    array([0. , 0.5, 1. ])
-    """
-    x = kernels.floating(x)
-    positive = x >= 0
-    z = np.exp(np.where(positive, -x, x))  # at most 1
-    return np.where(positive, 1, z) / (1 + z)
-
-
-def logsumexp(x: Any, axis: Axis = -1, keepdims: bool = False) -> Any:
-    """Return ``log(sum(exp(x)))`` over ``axis``, computed without overflow.
-
-    >>> logsumexp(np.array([1000.0, 1000.0])).round(3)
-    np.float64(1000.693)
-    """
-    shifted, peak = _shifted("logsumexp", x, axis)
-    total = np.log(np.sum(np.exp(shifted), axis=axis, keepdims=True)) + peak
-    return total if keepdims else np.squeeze(total, axis)
-
-
-def log_softmax(x: Any, axis: int = -1) -> Any:
-    """Return the logarithm of `softmax`, as precise as it is and without overflow."""
-    with scope("log_softmax"):
-        shifted, _ = _shifted("log_softmax", x, axis)
-        return shifted - np.log(np.sum(np.exp(shifted), axis=axis, keepdims=True))
-
-
-def softmax(x: Any, axis: int = -1) -> Any:
-    """Return ``exp(x) / sum(exp(x))`` over ``axis``: positive, with sum 1.
-
-    >>> softmax(np.array([0.0, np.log(3.0)])).round(2)
-    array([0.25, 0.75])
-    """
-    with scope("softmax"):
-        z = np.exp(_shifted("softmax", x, axis)[0])
-        return z / np.sum(z, axis=axis, keepdims=True)
-
-
-def _shifted(op: str, x: Any, axis: Any) -> tuple[Any, Any]:
-    """Return x less its largest entries, so that exp does not overflow, and these, as constants."""
-    x = kernels.floating(x)
-    axis = None if axis is None else errors.check_axis(op, x, axis)
-    peak = np.max(value(x), axis=axis, keepdims=True)
-    peak = np.where(np.isinf(peak), 0, peak)
-    return x - peak, peak
-
-
-def cross_entropy(logits: Any, targets: Any) -> Any:
-    """Return the mean over a batch of ``-log softmax(logits)`` at the target classes.
-
-    ``logits`` has shape (n, classes); ``targets`` are n integers from 0 to classes - 1. Raises a
-    ShapeError for shapes or classes that do not fit, an OperandError for targets that are not
-    integers.
-
-    >>> cross_entropy(np.array([[0.0, np.log(3.0)]]), np.array([1])).round(4)
-    np.float64(0.2877)
-    """
-    classes = errors.check_classes(logits, value(targets))
-    with scope("cross_entropy"):
-        picked = log_softmax(logits)[np.arange(len(classes)), classes]
-        return -np.mean(picked)
-
-
-def mse(prediction: Any, target: Any) -> Any:
-    """Return the mean squared difference; both have the same shape.
-
-    >>> mse(np.array([1.0, 2.0]), np.array([1.0, 4.0]))
-    np.float64(2.0)
-    """
-    errors.check_same_shape("mse", prediction, target)
-    with scope("mse"):
-        return np.mean((kernels.floating(prediction) - kernels.floating(target)) ** 2)
+def scale_and_shift(x_hat: Any, gamma: Any, beta: Any) -> Any:
+    """Return ``x_hat * gamma + beta``, as every norm ends; None leaves that op out."""
+    y = x_hat if gamma is None else named(x_hat * gamma, "scaled")
+    return y if beta is None else named(y + beta, "y")

@@ -20,6 +20,7 @@ import numpy as np
 
 Array = Any  # a NumPy array or scalar, or a foreign array that speaks NumPy's protocols
 Axis = int | tuple[int, ...] | None
+Pair = tuple[int, int]
 
 
 @lru_cache(maxsize=64)
@@ -48,12 +49,38 @@ def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
 
 
 def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Array:
-    """`numpy.mean`; the columns of a float matrix are summed by BLAS."""
+    """`numpy.mean`; the columns of a float matrix are summed by BLAS.
+
+    Along an axis the mean of equal numbers is that number: what batch norm makes of a constant
+    column is then 0, and not what the sum's rounding is over the root of eps.
+
+    >>> float(mean(np.full((3, 1), 0.1), axis=0)[0]), float(np.full(3, 0.1).sum() / 3)
+    (0.1, 0.10000000000000002)
+    """
     total = _column_sum(x, axis) if x.size else None
     if total is None:
-        return np.mean(x, axis=axis, keepdims=keepdims)
+        total = np.mean(x, axis=axis, keepdims=keepdims)
+        if axis is not None and type(x) is np.ndarray and x.size and x.dtype.kind == "f":
+            return _of_equals(x, axis, keepdims, total)
+        return total
     total /= len(x)
+    if np.count_nonzero(x[0] == x[-1]):  # seldom
+        total = np.where((x == x[0]).all(0), x[0], total)
     return total[None] if keepdims else total
+
+
+def _of_equals(x: Array, axis: Any, keepdims: bool, mean: Array) -> Array:
+    """Replace the mean by the number itself wherever all that it was taken of are equal."""
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    ends = [[slice(None)] * x.ndim, [slice(None)] * x.ndim]
+    for a in axes:
+        ends[0][a], ends[1][a] = slice(0, 1), slice(-1, None)
+    first = x[tuple(ends[0])]
+    if not np.count_nonzero(first == x[tuple(ends[1])]):
+        return mean
+    equal = (x == first).all(axis=axes, keepdims=keepdims)
+    value = first if keepdims else first.reshape(np.shape(mean))
+    return np.where(equal, value, mean)[()]
 
 
 def broadcast_to(x: Array, shape: tuple[int, ...]) -> Array:
@@ -123,6 +150,50 @@ def scatter(x: Array, key: Any, shape: tuple[int, ...]) -> Array:
     else:  # slices, integers and masks meet each element once
         out[key] = x
     return out
+
+
+def windows(x: Array, size: Pair, stride: Pair = (1, 1), dilation: Pair = (1, 1)) -> Array:
+    """Every window over the last two axes, (..., h, w) -> (..., oh, ow, kh, kw), without copying.
+
+    Windows begin ``stride`` apart, and their entries lie ``dilation`` apart. The view is read-only.
+
+    >>> windows(np.arange(12).reshape(3, 4), (2, 2), stride=(1, 2))[0, 1]
+    array([[2, 3],
+           [6, 7]])
+    """
+    (sh, sw), (dh, dw) = stride, dilation
+    reach = dh * (size[0] - 1) + 1, dw * (size[1] - 1) + 1
+    view = np.lib.stride_tricks.sliding_window_view(x, reach, axis=(-2, -1))
+    return view[..., ::sh, ::sw, ::dh, ::dw]
+
+
+def fold(x: Array, shape: Pair, stride: Pair = (1, 1), dilation: Pair = (1, 1)) -> Array:
+    """Add windows up where they lie in images of ``shape``: `windows`, reversed.
+
+    >>> fold(np.ones((2, 2, 2, 2)), (3, 3))
+    array([[1., 2., 1.],
+           [2., 4., 2.],
+           [1., 2., 1.]])
+    """
+    oh, ow, kh, kw = x.shape[-4:]
+    (h, w), (sh, sw), (dh, dw) = shape, stride, dilation
+    if (oh, ow) != ((h - dh * (kh - 1) - 1) // sh + 1, (w - dw * (kw - 1) - 1) // sw + 1):
+        raise ValueError(f"images of {h} by {w} do not have {oh} by {ow} such windows")
+    out = np.zeros_like(x[..., 0, 0], shape=(*x.shape[:-4], h, w))  # laid out in memory as x is
+    for i, j in np.ndindex(kh, kw):
+        rows, columns = slice(i * dh, i * dh + sh * oh, sh), slice(j * dw, j * dw + sw * ow, sw)
+        out[..., rows, columns] += x[..., i, j]
+    return out
+
+
+def clip(x: Array, min: Any = None, max: Any = None) -> Array:
+    """`numpy.clip`, each bound under one name."""
+    return np.clip(x, min, max)
+
+
+def pad(x: Array, pad_width: Any, constant_values: Any = 0) -> Array:
+    """`numpy.pad` with constants."""
+    return np.pad(x, pad_width, constant_values=constant_values)
 
 
 def concatenate(*arrays: Array, axis: int = 0) -> Array:

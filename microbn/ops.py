@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from . import kernels
+from . import cody, kernels, subscripts
 from .kernels import Array
 
 Rule = Callable[..., Any]
@@ -156,12 +156,32 @@ def _along(g: Array, axis: int, key: Any) -> Array:
     return g[(slice(None),) * (axis % g.ndim) + (key,)]
 
 
+def _share(g: Array, out: Array, x: Array, y: Array) -> Array:
+    """``exp(x) / (exp(x) + exp(y))``, which does not overflow; half where both are infinite."""
+    same = (x == y) & np.isinf(x)
+    return g * np.exp(-np.logaddexp(0, np.where(same, 0, y) - np.where(same, 0, x)))
+
+
+def _unpad(g: Array, out: Array, x: Array, pad_width: Any, constant_values: Any) -> Array:
+    before = np.broadcast_to(pad_width, (x.ndim, 2))[:, 0].tolist()
+    return g[tuple(slice(b, b + n) for b, n in zip(before, x.shape, strict=True))]
+
+
+def _einsum(i: int, g: Array, out: Array, *arrays: Array, **how: Any) -> Array:
+    """Let ``g`` and the i-th array change places."""
+    back, constants = subscripts.transposed(how["subscripts"], i, arrays, g)
+    others = *arrays[:i], *arrays[i + 1 :], *(c.astype(g.dtype) for c in constants)
+    return einsum(g, *others, **how | {"subscripts": back})
+
+
 _true = lambda g, out, condition, x, y: np.where(condition, g, 0)
 _false = lambda g, out, condition, x, y: np.where(condition, 0, g)
 _reshape_back = lambda g, out, x, **how: np.reshape(g, x.shape)
 _matmul_x = lambda g, out, x, y: _matmul(0, g, x, y)
 _matmul_y = lambda g, out, x, y: _matmul(1, g, x, y)
 _broadcast_back = lambda g, out, x, shape: broadcast_to(g, shape=x.shape)
+_fold_back = lambda g, out, x, size, **steps: fold(g, shape=x.shape[-2:], **steps)
+_windows_back = lambda g, out, x, shape, **steps: windows(g, size=x.shape[-2:], **steps)
 _layer = lambda i, g, out, *arrays, axis: _along(g, axis, i)
 
 # The table ---------------------------------------------------------------------------------------
@@ -183,19 +203,27 @@ neg = Op("neg", np.negative, lambda g, out, x: -g).show("−", "-{0}")
 sqrt = Op("sqrt", np.sqrt, lambda g, out, x: g / (2 * out)).show("√", r"\sqrt{{{0}}}")
 exp = Op("exp", np.exp, lambda g, out, x: g * out).show("exp", "e^{{{0}}}")
 log = Op("log", np.log, lambda g, out, x: g / x).show("log", r"\log {0}")
+log1p = Op("log1p", np.log1p, lambda g, out, x: g / (1 + x)).show("log1p", r"\log(1 + {0})")
 tanh = Op("tanh", np.tanh, lambda g, out, x: g * (1 - out * out)).show("tanh", r"\tanh {0}")
 sin = Op("sin", np.sin, lambda g, out, x: g * np.cos(x)).show("sin", r"\sin {0}")
 cos = Op("cos", np.cos, lambda g, out, x: -g * np.sin(x)).show("cos", r"\cos {0}")
 abs = Op("abs", np.absolute, lambda g, out, x: g * np.sign(x)).show("|·|", r"\left|{0}\right|")
 relu = Op("relu", kernels.relu, lambda g, out, x: g * ~(out <= 0)).show("relu", r"\max({0}, 0)")
+_CLIP = {"min": None, "max": None}
+clip = Op("clip", kernels.clip, lambda g, out, x, **_: g * ((x == out) | (x != x)), params=_CLIP)
+erf = Op("erf", cody.erf, lambda g, out, x: g * (cody.SLOPE_AT_0 * np.exp(-x * x)))
 
 maximum = Op("maximum", np.maximum, _won, lambda g, out, x, y: _won(g, out, y, x))
 maximum.show("max", r"\max({0}, {1})")
 minimum = Op("minimum", np.minimum, _won, lambda g, out, x, y: _won(g, out, y, x))
 minimum.show("min", r"\min({0}, {1})")
+logaddexp = Op("logaddexp", np.logaddexp, _share, lambda g, out, x, y: _share(g, out, y, x))
+logaddexp.show("logaddexp", r"\log(e^{{{0}}} + e^{{{1}}})")
 where = Op("where", np.where, None, _true, _false)
 where.show("where", r"\begin{{cases}} {1} & {0} \\ {2} & \text{{else}} \end{{cases}}")
 matmul = Op("matmul", np.matmul, _matmul_x, _matmul_y).show("@", "{0} {1}")
+_EINSUM = {"subscripts": None, "optimize": False}
+einsum: Op = Op("einsum", subscripts.einsum, _einsum, params=_EINSUM, variadic=True)
 
 _REDUCED: dict[str, Any] = {"axis": None, "keepdims": False}
 sum = Op("sum", np.sum, _repeat, params=_REDUCED).show("Σ", r"\sum {0}")
@@ -204,13 +232,16 @@ mean.show("mean", r"\operatorname{{mean}} {0}")
 max = Op("max", np.max, _extremum, params=_REDUCED).show("max", r"\max {0}")
 min = Op("min", np.min, _extremum, params=_REDUCED).show("min", r"\min {0}")
 
-# Moving values about, each with its transpose (broadcast_to and sum_to, index and scatter).
+# Moving values about, each with its transpose (broadcast_to and sum_to, index and scatter,
+# windows and fold).
 
 reshape = Op("reshape", np.reshape, _reshape_back, params={"shape": None}).show("reshape", "{0}")
 squeeze = Op("squeeze", np.squeeze, _reshape_back, params={"axis": None})
 expand_dims = Op("expand_dims", np.expand_dims, _reshape_back, params={"axis": None})
 transpose = Op("transpose", np.transpose, _transpose_back, params={"axes": None})
 transpose.show("ᵀ", "{{{0}}}^T")
+_swapped = lambda g, out, x, axis1, axis2: np.swapaxes(g, axis1, axis2)
+swapaxes = Op("swapaxes", np.swapaxes, _swapped, params={"axis1": None, "axis2": None})
 _SHAPE, _KEY = {"shape": None}, {"key": None}
 broadcast_to: Op = Op(
     "broadcast_to", kernels.broadcast_to, lambda g, out, x, shape: g, params=_SHAPE
@@ -226,6 +257,10 @@ scatter: Op = Op(
     "scatter", kernels.scatter, lambda g, out, x, key, shape: g[key], params=_KEY | _SHAPE
 )
 scatter.show("scatter", r"\operatorname{{scatter}} {0}")
+_STEPS = {"stride": (1, 1), "dilation": (1, 1)}
+windows: Op = Op("windows", kernels.windows, _fold_back, params={"size": None} | _STEPS)
+fold: Op = Op("fold", kernels.fold, _windows_back, params=_SHAPE | _STEPS)
+pad = Op("pad", kernels.pad, _unpad, params={"pad_width": None, "constant_values": 0})
 concatenate = Op("concatenate", kernels.concatenate, _part, params={"axis": 0}, variadic=True)
 stack = Op("stack", kernels.stack, _layer, params={"axis": 0}, variadic=True)
 astype = Op("astype", kernels.astype, lambda g, out, x, dtype: g, params={"dtype": None})

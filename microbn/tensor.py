@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from . import functional, kernels, ops, sweep
+from . import kernels, ops, statistics, sweep
 from .context import state
 from .dispatch import NumpyProtocols, as_data, as_key, as_operand, like
 from .errors import explain, refused
@@ -235,12 +235,15 @@ class Tensor(NumpyProtocols, Node):
     mean = _reduction(ops.mean, "Average")
     max = _reduction(ops.max, "Take the largest entry (ties share the gradient)")
     min = _reduction(ops.min, "Take the smallest entry (ties share the gradient)")
-    var, std = functional.var, functional.std
+    var, std = statistics.var, statistics.std
     exp = _unary(ops.exp)
     log = _unary(ops.log)
     sqrt = _unary(ops.sqrt)
     tanh = _unary(ops.tanh)
     relu = _unary(ops.relu)
+    clip = _named(lambda x, min=None, max=None: np.clip(x, min, max), "clip", "Bound each entry.")
+    ravel = flatten = _named(lambda x: x.reshape(-1), "ravel", "All entries along one axis.")
+    swapaxes = _named(lambda x, i, j: np.swapaxes(x, i, j), "swapaxes", "Exchange two axes.")
     T = property(lambda self: self.transpose(), doc="The axes in reverse order.")
 
     def reshape(self, *shape: Any) -> Tensor:

@@ -399,11 +399,97 @@ def test_layer_norm_is_batch_norm_of_the_transpose():
     check_op(F.layer_norm, normal((2, 3, 4)), normal(4), normal((3, 1)), eps=0.1)
 
 
+@pytest.mark.parametrize("groups", [1, 2, 3, 6])
+@pytest.mark.parametrize("shape", [(4, 6), (4, 6, 5), (2, 6, 3, 2)])
+def test_group_norm_is_layer_norm_of_groups(shape, groups):
+    x, gamma = leaf(normal(shape)), leaf(normal((6,) + (1,) * (len(shape) - 2)))
+    beta = leaf(normal(gamma.shape))
+    y = F.group_norm(x, groups, gamma, beta, eps=0.01)
+    rows = x.data.reshape(shape[0], groups, -1)
+    expected = F.layer_norm(rows, eps=0.01).reshape(shape) * gamma.data + beta.data
+    assert_allclose(y.data, expected, rtol=1e-12, atol=1e-13, strict=True)
+    made = stages(y)
+    assert [(t.op.name, t.name) for t in made if t.op.name != "reshape"] == STAGES
+    assert [t.op.name for t in made if t.name is None] == ["reshape", "reshape"]
+    assert {t.scope for t in made} == {("group_norm",)}
+    check_op(F.group_norm, x.data, groups, gamma.data, beta.data, eps=0.01, order=1)
+
+
+def test_groups_of_one_channel_are_normalised_per_image_and_channel():
+    x = normal((3, 4, 5, 2))
+    expected = mb.batch_norm(x, axis=(2, 3), eps=0.1)
+    assert_allclose(F.group_norm(x, 4, eps=0.1), expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("axis", [-1, 0, (1, 2)])
+def test_rms_norm_divides_by_the_root_mean_square(axis):
+    x, gamma = leaf(normal((2, 3, 4)) + 1), leaf(normal(4))
+    y = F.rms_norm(x, gamma, axis=axis, eps=0.01)
+    size = np.sqrt((x.data**2).mean(axis=axis, keepdims=True) + 0.01)
+    assert_allclose(y.data, x.data / size * gamma.data, rtol=1e-13)
+    made = stages(y)
+    assert [(t.op.name, t.name) for t in made] == [
+        ("pow", "squared"), ("mean", "mean_square"), ("add", "mean_square_eps"), ("sqrt", "rms"),
+        ("pow", "inv_rms"), ("mul", "x_hat"), ("mul", "scaled"),
+    ]  # fmt: skip
+    assert {t.scope for t in made} == {("rms_norm",)}
+    check_op(F.rms_norm, x.data, gamma.data, axis=axis, eps=0.01)
+
+
+def test_rms_norm_of_what_is_centered_is_layer_norm():
+    x = normal((4, 6))
+    x -= x.mean(axis=1, keepdims=True)
+    assert_allclose(F.rms_norm(x, eps=0.1), F.layer_norm(x, eps=0.1), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_rms_norm_knows_the_eps_of_a_dtype(dtype):
+    x = leaf(np.zeros((2, 3), dtype))
+    y = F.rms_norm(x)
+    assert y.dtype == dtype
+    assert stages(y)[2].inputs[1] == np.finfo(dtype).eps
+    y.backward(np.ones((2, 3)))
+    assert np.isfinite(x.grad).all()
+
+
+def test_scale_and_shift_leaves_out_what_is_not_there():
+    x, gamma, beta = leaf(normal((4, 3))), leaf(normal(3)), leaf(normal(3))
+    assert F.scale_and_shift(x, None, None) is x
+    assert F.scale_and_shift(x, gamma, None).name == "scaled"
+    y = F.scale_and_shift(x, gamma, beta)
+    assert (y.name, y.op.name, y.inputs[0].name) == ("y", "add", "scaled")
+    assert_array_equal(y.data, x.data * gamma.data + beta.data)
+
+
+@pytest.mark.parametrize(
+    ("num_groups", "error"),
+    [(4, ValueError), (0, ValueError), (-1, ValueError), (2.0, TypeError), (None, TypeError)],
+)
+def test_group_norm_refuses_groups_that_do_not_divide(num_groups, error):
+    with pytest.raises(error):
+        F.group_norm(leaf(normal((2, 6, 3))), num_groups)
+    with pytest.raises(ValueError, match=r"group_norm\(x \(4, 3\).*num_groups=2.*channels"):
+        F.group_norm(x43, 2)
+    with pytest.raises(ValueError, match="num_groups=1"):
+        F.group_norm(np.ones(3), 1)
+
+
+def test_group_norm_refuses_weights_that_do_not_broadcast_against_x():
+    with pytest.raises(ValueError, match=r"group_norm\(.*gamma has shape \(6,\).*reshape it"):
+        F.group_norm(normal((2, 6, 3)), 2, normal(6))
+
+
 @pytest.mark.parametrize(
     ("fn", "args"),
     [
         (mb.batch_norm, [normal((4, 3)), normal(3), normal(3)]),
         (F.layer_norm, [normal((4, 3)), normal(3), normal(3)]),
+        (F.group_norm, [normal((4, 3)), 3, normal(3), normal(3)]),
+        (F.rms_norm, [normal((4, 3)), normal(3)]),
+        (F.gelu, [normal((4, 3))]),
+        (F.conv2d, [normal((2, 3, 4, 4)), normal((2, 3, 2, 2)), normal(2)]),
+        (F.max_pool2d, [normal((2, 3, 4, 4)), 2]),
+        (F.avg_pool2d, [normal((2, 3, 4, 4)), 2]),
         *((fn, [normal((4, 3))]) for fn in (F.relu, F.sigmoid, F.tanh, F.softmax, F.log_softmax)),
         *((fn, [normal((4, 3))]) for fn in (F.logsumexp, F.var, F.std)),
         (F.cross_entropy, [normal((4, 3)), np.array([0, 1, 2, 0])]),
@@ -412,11 +498,11 @@ def test_layer_norm_is_batch_norm_of_the_transpose():
 )
 def test_plain_arrays_and_tensors_alike(fn, args):
     plain = fn(*args)
-    traced = fn(*(leaf(a) if a.dtype == float else a for a in args))
+    traced = fn(*(leaf(a) if np.asarray(a).dtype == float else a for a in args))
     assert isinstance(plain, np.ndarray | np.generic)
     assert traced.requires_grad
     assert_allclose(traced.data, plain, rtol=1e-13, atol=1e-15, strict=True)
-    if all(a.dtype == float for a in args):
+    if all(np.asarray(a).dtype == float for a in args):
         assert not fn(*(mb.Tensor(a) for a in args)).requires_grad
 
 
@@ -456,6 +542,17 @@ def test_norms_refuse_what_they_cannot_use(norm, options, error, words):
         norm(x43, **options)
     assert norm.__name__ in str(raised.value)
     assert mb.Tensor(1.0).scope == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"axis": 2}, "2 axes"), ({"eps": -1.0}, "positive"), ({"gamma": np.ones(4)}, "broadcast")],
+)
+def test_rms_norm_refuses_the_same(options, words):
+    with pytest.raises(ValueError, match=rf"rms_norm.*{words}"):
+        F.rms_norm(x43, **options)
+    with pytest.raises(TypeError, match=r"rms_norm: eps='small'"):
+        F.rms_norm(x43, eps="small")
 
 
 @pytest.mark.parametrize(
@@ -506,3 +603,23 @@ def test_small_integers_do_not_wrap(name):
 def test_mse_of_small_integers_does_not_wrap():
     x = np.array([1, 2, 200], np.uint8)
     assert F.mse(x, x[::-1]) == pytest.approx(2 * 199**2 / 3)
+
+
+# Constant columns --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("constant", [0.1, 12345.678, 1e6 + 1 / 3, -7.7e-3])
+@pytest.mark.parametrize("m", [2, 3, 7, 31, 100])
+def test_a_constant_column_is_normalised_to_zero(m, constant, dtype):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(m, 5)).astype(dtype)
+    x[:, 2] = constant
+    images = rng.normal(size=(m, 3, 4, 2)).astype(dtype)
+    images[:, 1] = constant
+    examples = np.ascontiguousarray(x.T)
+    batch = mb.batch_norm(mb.Tensor(x)).data
+    assert (batch[:, 2] == 0).all()
+    assert (np.abs(batch[:, [0, 1, 3, 4]]).max(0) > 0.5).all()
+    assert (mb.batch_norm(mb.Tensor(images), axis=(0, 2, 3)).data[:, 1] == 0).all()
+    assert (F.layer_norm(mb.Tensor(examples)).data[2] == 0).all()

@@ -40,11 +40,11 @@ def pick(x, key):
 
 UNARY = {
     ops.neg: any_, ops.abs: any_, ops.relu: any_, ops.exp: any_, ops.tanh: any_, ops.sin: any_,
-    ops.cos: any_, ops.sqrt: pos, ops.log: pos,
+    ops.cos: any_, ops.sqrt: pos, ops.log: pos, ops.log1p: pos, ops.erf: any_, ops.clip: any_,
 }  # fmt: skip
 BINARY = {
     ops.add: any_, ops.sub: any_, ops.mul: any_, ops.div: any_, ops.pow: pos, ops.maximum: any_,
-    ops.minimum: any_,
+    ops.minimum: any_, ops.logaddexp: any_,
 }  # fmt: skip
 REDUCTIONS = ops.sum, ops.mean, ops.max, ops.min
 SHAPES = (3, 4), (1,), (), (0, 3)
@@ -53,6 +53,7 @@ PAIRS = (
     ((), (3,)), ((3,), ()), ((), ()), ((1, 1), ()), ((0, 3), (3,)), ((1,), (2, 0)),
 )  # fmt: skip
 AXES = None, 0, -1, (0, 2), (-1, 1), (0, 1, 2), ()
+STEPS = {"stride": (2, 1), "dilation": (1, 2)}
 rows, pairs = np.array([0, 0, 2]), np.array([[0, 1], [1, -1]])
 
 CASES = [
@@ -167,6 +168,60 @@ CASES = [
     case(ops.stack, any_(2, 3), any_(2, 3), axis=-1),
     case(ops.stack, any_(), any_()),
     case(ops.stack, any_(0), any_(0), axis=1),
+    case(ops.clip, any_(3, 4), min=-1, max=1.5),
+    case(ops.clip, any_(3, 4), min=-1.25),
+    case(ops.clip, any_(2, 3), max=np.array([[1.0], [0.25], [-1.0]])[:, None]),
+    case(ops.swapaxes, any_(3, 4, 2), axis1=0, axis2=-1),
+    case(ops.swapaxes, any_(3, 4), axis1=1, axis2=1),
+    case(ops.pad, any_(2, 3), pad_width=1),
+    case(ops.pad, any_(2, 3), pad_width=(0, 2), constant_values=-1.5),
+    case(ops.pad, any_(2, 3), pad_width=((1, 2), (0, 3)), constant_values=((1, 2), (3, 4))),
+    case(ops.pad, any_(2, 3), pad_width=[[1], [2]]),
+    case(ops.pad, any_(2, 0, 1), pad_width=((1, 2),)),
+    case(ops.windows, any_(4, 5), size=(2, 3)),
+    case(ops.windows, any_(2, 1, 4, 5), size=(2, 2), stride=(3, 2)),
+    case(ops.windows, any_(2, 5, 6), size=(2, 3), **STEPS),
+    case(ops.windows, any_(3, 3), size=(3, 3)),
+    case(ops.windows, any_(0, 3, 3), size=(1, 2)),
+    case(ops.fold, any_(3, 3, 2, 3), shape=(4, 5)),
+    case(ops.fold, any_(2, 1, 1, 2, 2, 2), shape=(4, 5), stride=(3, 2)),
+    case(ops.fold, any_(2, 2, 2, 2, 3), shape=(5, 6), **STEPS),
+    case(ops.fold, any_(0, 3, 2, 1, 2), shape=(3, 3)),
+    *(
+        case(ops.einsum, *(any_(*shape) for shape in shapes), subscripts=subscripts)
+        for subscripts, *shapes in (
+            ("ij,jk", (2, 3), (3, 4)),
+            ("ij,jk->ki", (2, 3), (3, 4)),
+            ("ij->ji", (2, 3)),
+            ("ba", (2, 3)),
+            ("ij->", (2, 3)),
+            ("ij->j", (2, 3)),
+            ("i,j", (2,), (3,)),
+            ("i,i->", (3,), (3,)),
+            ("ii", (3, 3)),
+            ("ii->i", (3, 3)),
+            ("iij->ij", (2, 2, 3)),
+            ("iji,iii->j", (2, 3, 2), (2, 2, 2)),
+            ("ij,kl->il", (2, 3), (4, 2)),
+            ("i,ij,j->", (2,), (2, 3), (3,)),
+            ("...ij,jk", (2, 2, 3), (3, 4)),
+            ("...ij,...jk->...ik", (2, 1, 2, 3), (4, 3, 2)),
+            ("i...->...", (2, 3, 2)),
+            ("...,...", (2, 3), (3,)),
+            ("b...,bj->j...", (2, 3), (2, 2)),
+            ("ij,jk", (2, 1), (3, 4)),
+            ("ij,ij->ij", (1, 3), (2, 1)),
+            ("ij,ij->i", (1, 3), (2, 1)),
+            ("ii,i", (1, 1), (3,)),
+            (",ij", (), (2, 3)),
+            ("", ()),
+            ("ij,jk", (0, 3), (3, 2)),
+            ("ij,jk", (2, 0), (0, 2)),
+        )
+    ),
+    case(ops.einsum, any_(2, 3), any_(3, 2), any_(2), subscripts="ij,jk,k", optimize=True),
+    case(ops.einsum, any_(2, 1), any_(3, 2), subscripts="ij,jk->ki", optimize=True),
+    case(ops.einsum, any_(2, 3), np.array([1, 2, 3]), subscripts="ij,j->i"),
     case(ops.astype, any_(2, 3), dtype=np.float32),
     case(ops.astype, any_(2, 3), dtype=np.float64),
     case(ops.astype, any_(), dtype=np.float32),

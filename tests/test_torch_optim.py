@@ -1,22 +1,22 @@
 """The same update rules in PyTorch: the same parameters after every step, and the same refusals.
 
-float64 must agree to 1e-12 of the larger of the parameter and the step lengths. In float32 each of
-the T steps rounds a dozen times at most, so two implementations differ by at most about
-``T * (|p| + 12 * sum of lr * |direction|) * 2**-24``, except where `centered` subtracts nearly
-equal numbers: the error of the difference, relative to itself, is then that of ``square_avg``
-times their quotient, which is measured beside the run, in float64.
+Two implementations differ by roundings, a dozen in a step for each: of the parameter, and of
+distances such as it travels in a step. So after T steps they may be ``24 * T * eps`` times
+``|p| + the distances travelled`` apart, in float32 and in float64. Only `centered` subtracts
+nearly equal numbers: that multiplies the bound by the quotient of ``square_avg`` and what is left
+of it, which is measured beside the run in float64.
 """
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose
 
 import microbn as mb
 from microbn.nn import Parameter
 
 torch = pytest.importorskip("torch")
 
-SHAPES = [(), (1,), (3,), (2, 3), (0,), (2, 1, 2)]
+SHAPES = [(), (1,), (3,), (2, 3), (2, 1, 2), (0,)]  # of the last, PyTorch knows no infinity norm
 STEPS = 12
 
 
@@ -43,9 +43,9 @@ def options(rule, rng):
     return found
 
 
-def pairs(rng, dtype):
+def pairs(rng, dtype, among=SHAPES):
     """Draw parameters of several shapes, each here and in PyTorch."""
-    shapes = [SHAPES[i] for i in rng.choice(len(SHAPES), size=3, replace=False)]
+    shapes = [among[i] for i in rng.choice(len(among), size=3, replace=False)]
     starts = [np.asarray(rng.normal(size=shape), dtype) for shape in shapes]
     ours = [Parameter(a) for a in starts]
     return ours, [torch.tensor(a, requires_grad=True) for a in starts]
@@ -102,3 +102,72 @@ def test_the_same_steps(rule, dtype):
             assert np.all(off <= bound), (arguments, p.data, want, bound)
             if dtype == np.float64 and not arguments.get("centered"):
                 assert_allclose(p.data, want, rtol=1e-12, atol=1e-13, err_msg=str(arguments))
+
+
+@pytest.mark.parametrize("rule", ["SGD", "RMSprop", "Adam", "AdamW"])
+def test_the_same_defaults(rule):
+    ours = getattr(mb.optim, rule)([Parameter([1.0])])
+    theirs = getattr(torch.optim, rule)([torch.ones(1, requires_grad=True)]).defaults
+    mine = {k: v for k, v in vars(ours).items() if k not in ("params", "state")}
+    assert mine == {name: theirs[name] for name in mine}
+
+
+@pytest.mark.parametrize("rule", ["RMSprop", "Adam", "AdamW"])
+def test_the_same_arguments_are_refused(rule):
+    refused = [{"lr": -1.0}, {"eps": -1.0}, {"weight_decay": -0.1}]
+    if rule == "RMSprop":
+        refused += [{"momentum": -0.1}, {"alpha": -0.1}]
+    else:
+        refused += [{"betas": pair} for pair in ((1.0, 0.9), (0.9, 1.0), (-0.1, 0.9), (0.9, -0.1))]
+    for arguments in refused:
+        with pytest.raises(ValueError, match=r"."):
+            getattr(torch.optim, rule)([torch.ones(1, requires_grad=True)], **arguments)
+        with pytest.raises(ValueError, match=next(iter(arguments))):
+            getattr(mb.optim, rule)([Parameter([1.0])], **arguments)
+
+
+def test_the_rate_may_change_between_steps():
+    ours, theirs = Parameter([1.0, 2.0]), torch.tensor([1.0, 2.0], dtype=float, requires_grad=True)
+    optimizer, other = mb.optim.AdamW([ours]), torch.optim.AdamW([theirs])
+    for lr in 0.1, 0.01, 0.3:
+        optimizer.lr = other.param_groups[0]["lr"] = lr
+        ours.grad, theirs.grad = [1.0, -3.0], torch.tensor([1.0, -3.0], dtype=float)
+        optimizer.step()
+        other.step()
+        assert_allclose(ours.data, theirs.detach().numpy(), rtol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("norm_type", [1, 2.0, 3, 0.5, np.inf])
+def test_clipping(norm_type, dtype):
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        ours, theirs = pairs(rng, dtype, SHAPES[:5])
+        for p, q in zip(ours[1:], theirs[1:], strict=True):
+            p.grad = np.asarray(rng.normal(size=p.shape) * 10.0 ** rng.integers(-3, 3), dtype)
+            q.grad = torch.tensor(p.grad)
+        max_norm = float(10 ** rng.uniform(-2, 2))
+        clip = torch.nn.utils.clip_grad_norm_
+        arguments = (max_norm, norm_type, bool(seed % 2))
+        tolerance = {"rtol": 100 * np.finfo(dtype).eps}  # of sums over a few entries
+        norm = mb.optim.clip_grad_norm_(ours, *arguments)
+        assert_allclose(norm, clip(theirs, *arguments).item(), **tolerance)
+        assert ours[0].grad is theirs[0].grad is None
+        for p, q in zip(ours[1:], theirs[1:], strict=True):
+            assert p.grad.dtype == dtype
+            assert_allclose(p.grad, q.grad.numpy(), **tolerance)
+
+
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+def test_clipping_what_is_not_finite(bad):
+    both = Parameter([1.0, 2.0]), torch.ones(2, dtype=torch.float64, requires_grad=True)
+    for clip, p, array in (
+        (mb.optim.clip_grad_norm_, both[0], np.array),
+        (torch.nn.utils.clip_grad_norm_, both[1], torch.tensor),
+    ):
+        p.grad = array(np.array([bad, 3.0]))
+        with pytest.raises(RuntimeError, match="finite"):
+            clip([p], 1.0, error_if_nonfinite=True)
+        assert p.grad[1] == 3
+        clip([p], 1.0)
+    np.testing.assert_array_equal(both[0].grad, both[1].grad.numpy())

@@ -180,14 +180,14 @@ def _rounding_of_call(t: Tensor, args: Sequence[Any], out: Array) -> Array:
         keepdims = t.op.fn(args[0], axis=t.params["axis"], keepdims=True).shape
         total = _rounding_of_sum(args[0], keepdims).reshape(np.shape(out))
         return total / n if t.op is ops.mean else total
-    if t.op is ops.matmul:
-        return np.asarray(t.op.kernel(*map(np.abs, args)))
+    if t.op in (ops.matmul, ops.einsum, ops.fold):
+        return np.asarray(t.op.kernel(*map(np.abs, args), **t.params))
     return np.abs(out)
 
 
 def _rounding_of_rule(t: Tensor, rule: Rule, g: Array, flow: Array, args: Sequence[Any]) -> Array:
-    if t.op is ops.matmul:  # a sum of products again
-        return np.asarray(rule(np.abs(g), np.abs(t.data), *map(np.abs, args)))
+    if t.op in (ops.matmul, ops.einsum, ops.windows):  # a sum again, of products or of overlaps
+        return np.asarray(rule(np.abs(g), np.abs(t.data), *map(np.abs, args), **t.params))
     if t.op in (ops.add, ops.sub) and any(np.ndim(a) == 0 for a in args):
         # From 1 + z, which people compute with, z is known only so well: so s * (1 - s) is off.
         z = next((a for a in args if np.ndim(a)), args[0])
@@ -195,7 +195,7 @@ def _rounding_of_rule(t: Tensor, rule: Rule, g: Array, flow: Array, args: Sequen
     return np.abs(flow)
 
 
-CHOICES = (ops.maximum, ops.minimum, ops.max, ops.min, ops.relu, ops.abs)
+CHOICES = (ops.maximum, ops.minimum, ops.max, ops.min, ops.relu, ops.abs, ops.clip)
 TINY = 1e-290
 
 

@@ -1,6 +1,7 @@
-"""Two data sets ship with the package: four students to follow by hand, digits to train on.
+"""Data: the two sets that ship with the package, and rows in batches or split in two.
 
-Every call returns fresh arrays, so writing into them harms nobody else.
+The sets are four students to follow by hand, and digits to train on. Every call returns fresh
+arrays, so writing into them harms nobody else.
 """
 
 from importlib.resources import files
@@ -8,6 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .rows import batches, split
+
+__all__ = ["Digits", "Students", "batches", "digits", "split", "students"]
 
 
 class Students(NamedTuple):

@@ -12,9 +12,43 @@
 9866
 """
 
-from .layers import BatchNorm1d, Linear, ReLU
+from . import init
+from .activations import GELU, Dropout, Flatten, Identity, ReLU, Sigmoid, Tanh
+from .convolution import AvgPool2d, Conv2d, MaxPool2d
+from .folding import fold, fold_batch_norm
+from .linear import Linear
 from .module import Module, StateError
+from .normalisation import GroupNorm, LayerNorm, RMSNorm
 from .parameter import Parameter
+from .running import BatchNorm1d, BatchNorm2d, InstanceNorm1d, InstanceNorm2d
 from .sequential import Sequential
+from .statistics import update_batch_norm
 
-__all__ = ["BatchNorm1d", "Linear", "Module", "Parameter", "ReLU", "Sequential", "StateError"]
+__all__ = [
+    "GELU",
+    "AvgPool2d",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "Conv2d",
+    "Dropout",
+    "Flatten",
+    "GroupNorm",
+    "Identity",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "LayerNorm",
+    "Linear",
+    "MaxPool2d",
+    "Module",
+    "Parameter",
+    "RMSNorm",
+    "ReLU",
+    "Sequential",
+    "Sigmoid",
+    "StateError",
+    "Tanh",
+    "fold",
+    "fold_batch_norm",
+    "init",
+    "update_batch_norm",
+]

@@ -9,7 +9,7 @@ knows its parent, so a model has no reference cycles.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -62,6 +62,7 @@ class Module:
     _scope: scope | None = None  # where its calls are recorded; a root has none
     _prefix: str = ""  # what the names of its children begin with
     _buffers: tuple[str, ...] = ()
+    _passing: tuple[str, ...] = ()  # the buffers that are no part of the state
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the module's result; every module writes its own."""
@@ -99,15 +100,39 @@ class Module:
         """Take the name that the parent gives."""
         self._scope = _Scope(path, type(self).__name__)
 
-    def register_buffer(self, name: str, value: Array | None) -> None:
+    def add_module(self, name: str, module: Module | None) -> None:
+        """Make ``module`` a part of this one, as the attribute ``name``.
+
+        Raises an OperandError (a TypeError) for anything but a Module or None, a ValueError for a
+        name that cannot be a key of the state, or that is taken by something else than a module.
+        """
+        if not isinstance(module, Module | None):
+            raise OperandError(f"add_module({name!r}, ...) takes a Module, not {describe(module)}")
+        self._check_name("add_module", name)
+        if not isinstance(getattr(self, name, None), Module | None):
+            raise ValueError(f"add_module: {type(self).__name__} has {name!r} already")
+        setattr(self, name, module)
+
+    def register_buffer(self, name: str, value: Array | None, persistent: bool = True) -> None:
         """Keep an array that is part of the state but not learned, as the attribute ``name``.
 
-        None holds the place of a buffer that is not there. Raises an OperandError (a TypeError)
-        for anything else, such as a Tensor, which would hold on to what it was computed from.
+        None holds the place of a buffer that is not there. With ``persistent=False`` the array is
+        a buffer, but the state leaves it out. Raises an OperandError (a TypeError) for anything
+        else, such as a Tensor, which would hold on to what it was computed from, and a ValueError
+        for a name that cannot be a key of the state.
         """
+        self._check_name("register_buffer", name)
         if name not in self._buffers:
             self._buffers = (*self._buffers, name)
+        others = tuple(n for n in self._passing if n != name)
+        self._passing = others if persistent else (*others, name)
         setattr(self, name, value)
+
+    def _check_name(self, op: str, name: str) -> None:
+        if not isinstance(name, str):
+            raise OperandError(f"{op}: a name is a string, not {describe(name)}")
+        if not name or "." in name:
+            raise ValueError(f"{op}: the name {name!r} must not be empty or hold a dot")
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """Yield the modules that this one is made of, with their names."""
@@ -124,12 +149,16 @@ class Module:
             yield from child._places(_join(path, name))
 
     def _entries(self) -> Iterator[tuple[str, Any, Module, str]]:
-        """Yield what the state consists of: its path, its value, the module and the attribute."""
+        """Yield every parameter and buffer: its path, its value, the module and the attribute."""
         for path, module in self._places():
             own = vars(module)
             names = [name for name, value in own.items() if isinstance(value, Parameter)]
             for name in (*names, *(b for b in module._buffers if own.get(b) is not None)):
                 yield _join(path, name), own[name], module, name
+
+    def _state(self) -> Iterator[tuple[str, Any, Module, str]]:
+        """Yield what the state consists of, as `_entries` does."""
+        return (entry for entry in self._entries() if entry[3] not in entry[2]._passing)
 
     def named_modules(self) -> Iterator[tuple[str, Module]]:
         """Yield every module of the tree once, with its path; this one comes first, as ``""``."""
@@ -167,6 +196,30 @@ class Module:
         """Behave as in use: batch norm normalises with its running statistics."""
         return self.train(False)
 
+    def apply(self: M, fn: Callable[[Module], Any]) -> M:
+        """Call ``fn`` with every module of the tree, parts before what they are part of.
+
+        >>> from microbn.nn import Linear, Sequential, init
+        >>> def begin(module):
+        ...     if isinstance(module, Linear):
+        ...         init.zeros_(module.bias)
+        >>> Sequential(Linear(1, 2), Linear(2, 1)).apply(begin)[0].bias.data
+        array([0., 0.], dtype=float32)
+        """
+        for child in self.children():
+            child.apply(fn)
+        fn(self)
+        return self
+
+    def requires_grad_(self: M, requires_grad: bool = True) -> M:
+        """Learn every parameter from now on, or with False freeze them; return the module.
+
+        Running statistics go on moving in a frozen batch norm, until `eval`.
+        """
+        for parameter in self.parameters():
+            parameter.requires_grad = requires_grad
+        return self
+
     def zero_grad(self) -> None:
         """Set the gradient of every parameter to None."""
         for parameter in self.parameters():
@@ -177,7 +230,7 @@ class Module:
 
         `torch.nn.Module.load_state_dict` takes it once `torch.from_numpy` is applied to each value.
         """
-        return {path: np.array(plain(value)) for path, value, *_ in self._entries()}
+        return {path: np.array(plain(value)) for path, value, *_ in self._state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take all parameters and buffers from ``state``, cast to the dtypes they have here.
@@ -197,7 +250,7 @@ class Module:
         """
         if not isinstance(state, Mapping):
             raise OperandError(f"a state is a dict of arrays, not {describe(state)}")
-        entries = list(self._entries())
+        entries = list(self._state())
         expected = {path for path, *_ in entries}
         wrong = [f"missing: {path}" for path, *_ in entries if path not in state]
         wrong += [f"unexpected: {path}" for path in state if path not in expected]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+
+import numpy as np
 
 from ..errors import ShapeError
 from ..kernels import Array
 from ..tensor import Tensor
-from .optimizer import Optimizer, within
+from .optimizer import Memory, Optimizer, within
 
 
 class SGD(Optimizer):
@@ -51,16 +52,19 @@ class SGD(Optimizer):
         if nesterov and (not momentum or dampening):
             raise ShapeError("nesterov needs a momentum above 0 and no dampening")
 
-    def direction(self, p: Array, g: Array, state: dict[str, Any]) -> Array:
+    def start(self, p: Array) -> Memory:
+        """Remember how many steps there were, and the velocity."""
+        return {"step": 0, "velocity": np.zeros_like(p)} if self.momentum else {}
+
+    def direction(self, p: Array, g: Array, state: Memory) -> Array:
         """Return the velocity, with nesterov one step ahead."""
         if self.weight_decay:
             g = g + self.weight_decay * p
         if not self.momentum:
             return g
-        if "velocity" not in state:
-            v = state["velocity"] = g.copy()
-        else:
-            v = state["velocity"]
-            v *= self.momentum
-            v += g if not self.dampening else (1 - self.dampening) * g
+        spared = not state["step"] or not self.dampening  # the first gradient counts in full
+        state["step"] += 1
+        state["velocity"] *= self.momentum
+        state["velocity"] += g if spared else (1 - self.dampening) * g
+        v = state["velocity"]
         return g + self.momentum * v if self.nesterov else v

@@ -25,6 +25,7 @@ SUM, PRODUCT, MATRIX, PREFIX, POWER, ATOM = range(6)  # how tightly a formula ho
 RANKS = {"add": SUM, "sub": SUM, "mul": PRODUCT, "div": PRODUCT, "matmul": MATRIX}
 RANKS |= {"neg": PREFIX, "sqrt": PREFIX, "pow": POWER}
 SILENT = ("broadcast_to", "expand_dims", "squeeze", "astype")  # only the shape or the dtype changes
+TOLD = ("clip", "einsum", "windows", "swapaxes", "pad")  # whose parameters are told by name
 WHOLE = ("matmul", "index")  # but to these the shape matters
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
@@ -136,6 +137,9 @@ def _call(expr: Expr, args: list[Written]) -> Written:
         inside += ["keepdims"] * bool(params.get("keepdims"))
     elif "shape" in params:
         inside.append(shape(tuple(np.atleast_1d(params["shape"]))))
+    elif op in TOLD:
+        known = {key: value for key, value in params.items() if value not in (None, (1, 1), False)}
+        inside += [f"{key} {value}" for key, value in known.items()]
     own = op in ("sum", "sum_to", "transpose") or not label.isidentifier()
     name = op.removesuffix("_to") if own else label
     return Written(f"{name}({', '.join(inside)})")

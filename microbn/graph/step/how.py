@@ -18,7 +18,7 @@ from ..parts import Edge, Node
 from .formula import Expr, Written, call, op_called, text
 
 Wrap = Literal["", "sum", "mean", "max", "min", "pick"]
-MOVES = "broadcast_to expand_dims squeeze reshape transpose index astype".split()
+MOVES = "broadcast_to expand_dims squeeze reshape transpose swapaxes index windows astype".split()
 REDUCTIONS: dict[str | None, Wrap] = {
     "sum": "sum",
     "sum_to": "sum",
@@ -285,7 +285,9 @@ class _Formula:
             return self._place(node, places)
         if node.op in MOVES:
             return self._expr(*self._moved(node, places))
-        each = node.op in ("where", "relu") or (isinstance(op.fn, np.ufunc) and not op.fn.signature)
+        each = node.op in ("where", "relu", "clip", "erf") or (
+            isinstance(op.fn, np.ufunc) and not op.fn.signature
+        )
         if not each:
             if node.index == self.node.index:
                 raise _Lost

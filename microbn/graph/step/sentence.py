@@ -43,6 +43,15 @@ FORWARD = {
     "concatenate": "Join {all} {over}.",
     "stack": "Stack {all} along a new axis.",
     "astype": "Convert {0} to {dtype}.",
+    "log1p": "Take the natural logarithm of 1 + {0}{each}.",
+    "logaddexp": "Add the exponentials of {0} and {1}, and take the logarithm of that{each}.",
+    "erf": "Take the error function of {0}{each}: it lies between −1 and 1.",
+    "clip": "Keep {0} within bounds{each}.",
+    "einsum": "Multiply {all} and add up, as the letters say.",
+    "swapaxes": "Let two axes of {0} change places.",
+    "pad": "Put a border around {0}.",
+    "windows": "Cut {0} into windows, which may overlap.",
+    "fold": "Put windows back in their places, adding where they overlap.",
 }
 BACKWARD = {
     "add": "A sum changes as much as each of its terms: the gradient comes back as it is.",
@@ -74,6 +83,15 @@ BACKWARD = {
     "stack": "Each part gets the gradient of where it went.",
     "broadcast_to": "Each copy passes the gradient on as it is.",
     "astype": "The gradient is converted back.",
+    "log1p": "How the logarithm of 1 + x changes is 1 over 1 + x.",
+    "logaddexp": "Each of the two gets its share of the sum of exponentials.",
+    "erf": "How the error function changes is a bell curve.",
+    "clip": "The gradient passes where the value was within the bounds, and is 0 elsewhere.",
+    "einsum": "The gradient takes the place of this factor, and the letters change accordingly.",
+    "swapaxes": "The axes change places once more.",
+    "pad": "The gradient of the border is dropped.",
+    "windows": "An entry that is in several windows gets the sum of its gradients there.",
+    "fold": "Each window gets the gradient of its place.",
 }
 SECOND = {  # for the argument at position 1
     "sub": "A difference falls as its second term rises: the gradient changes its sign.",
