@@ -32,6 +32,8 @@ INTERRUPTED = 130  # as shells count it: 128 + SIGINT
 LATEST = 8  # results of a program that failed which are shown
 STANDARD_OUTPUT = (Path("-"), Path("/dev/stdout"))
 
+FORESEEN = (ProgramError, LayoutError, ValueError, TypeError, RuntimeError, OSError)
+
 IN_OPTIONS = {  # what the library says in words of Python -> how the command says it
     r"draw an earlier Tensor of it": "draw an earlier result (FILE.py:name)",
     r"put parts of it into scopes": "put parts of it into functions",
@@ -117,14 +119,8 @@ def run_draw(options: argparse.Namespace, arguments: Sequence[str]) -> tuple[int
             print(f"microbn draw: {path.name} stopped with {ran.stopped!r}", file=sys.stderr)
         drawing = drawn(ran.trace, options)
         write(drawing, out, stream)
-    except ProgramError as error:
-        return error.status, str(error)
-    except (LayoutError, ValueError, TypeError, RuntimeError) as error:
-        return 1, in_options(str(error), path)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        return 2, f"cannot write {str(out)!r}: {error.strerror or error}"
+    except FORESEEN as error:
+        return told(error, path, out)
     added = "" if options.out in (None, out) else f", since {str(options.out)!r} has no ending"
     where = "written to standard output" if stream else f"saved as {out}{added}"
     print(f"{drawing!r} of {options.target}, {where}")
@@ -147,14 +143,8 @@ def run_step(options: argparse.Namespace, arguments: Sequence[str]) -> tuple[int
             print(f"{len(steps)} steps through {options.target}, saved as {page}")
         elif start is not None:
             show_steps(steps, start, options.until is not None)
-    except ProgramError as error:
-        return error.status, str(error)
-    except (LayoutError, ValueError, TypeError, RuntimeError) as error:
-        return 1, in_options(str(error), path)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        return 2, f"cannot write {str(options.html)!r}: {error.strerror or error}"
+    except FORESEEN as error:
+        return told(error, path, options.html)
     if page and options.open:
         webbrowser.open(page.resolve().as_uri())
     if start is None:
@@ -162,6 +152,17 @@ def run_step(options: argparse.Namespace, arguments: Sequence[str]) -> tuple[int
     if ran.failed:
         return 1, f"{path.name} failed:\n\n{ran.failed.traceback}"
     return status_of(ran.stopped), ""
+
+
+def told(error: Exception, program: Path, out: Path | None) -> tuple[int, str]:
+    """Return the exit code for an error of a command that runs a program, and what to say."""
+    if isinstance(error, ProgramError):
+        return error.status, str(error)
+    if isinstance(error, BrokenPipeError):
+        raise error
+    if isinstance(error, OSError):
+        return 2, f"cannot write {str(out)!r}: {error.strerror or error}"
+    return 1, in_options(str(error), program)
 
 
 def steps_of(ran: Ran, options: argparse.Namespace) -> Walk:
