@@ -106,7 +106,7 @@ def run_demo(options: argparse.Namespace) -> tuple[int, str]:
 
 def run_draw(options: argparse.Namespace, arguments: Sequence[str]) -> tuple[int, str]:
     """Run `microbn draw`; return its exit code, and what went wrong, or nothing."""
-    out = options.out
+    path, out = Path(options.target), options.out
     try:
         path, _ = parts(options.target)
         out = place(out, path)

@@ -6,6 +6,7 @@ computations that do not use microbn: NumPy alone, finite differences, values by
 
 import ast
 import functools
+import io
 import itertools
 import os
 import re
@@ -22,8 +23,12 @@ import pytest
 from microbn.program import run as run_traced
 
 ROOT = Path(__file__).parent.parent
-FILES = sorted((ROOT / "examples").glob("*.py"))
+FILES = sorted((ROOT / "examples").glob("0[1-8]_*.py"))
 NAMES = [file.stem for file in FILES]
+DIGITS = (
+    "08_digits"  # trains a network, with the option --quick; the others are to be stepped through
+)
+STEPPED = [name for name in NAMES if name != DIGITS]
 STUDENTS = np.array([[7.0, 70.0], [8.0, 80.0], [9.0, 90.0], [6.0, 60.0]])
 CGPA = STUDENTS[:, 0]
 SLOPE = "07_second_derivative.py:slope"  # as the README has it
@@ -34,8 +39,9 @@ def run(name, folder):
     """Run an example in a folder, with warnings as errors; return its text and its files."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(ROOT / "examples" / f"{name}.py")],
-        env=os.environ | {"PYTHONPATH": path, "PYTHONUTF8": "1"},
+        [sys.executable, "-W", "error", str(ROOT / "examples" / f"{name}.py")]
+        + ["--quick"] * (name == DIGITS),
+        env=os.environ | {"PYTHONPATH": path, "PYTHONUTF8": "1", "OMP_NUM_THREADS": "1"},
         cwd=folder,
         capture_output=True,
         encoding="utf-8",
@@ -51,6 +57,11 @@ def example(name):
     """Run an example once, however many tests look at it."""
     with tempfile.TemporaryDirectory() as folder:
         return run(name, folder)
+
+
+def untimed(text):
+    """Return what an example prints without the lines that say how long something took."""
+    return re.sub(r"^time .*\n", "", text, flags=re.M)
 
 
 def printed(text, label):
@@ -93,10 +104,10 @@ def docstring(name):
 
 
 def test_they_are_numbered_and_the_readme_has_each():
-    assert [int(name[:2]) for name in NAMES] == [1, 2, 3, 4, 5, 6, 7]
+    assert [int(name[:2]) for name in NAMES] == [1, 2, 3, 4, 5, 6, 7, 8]
     text = (ROOT / "examples" / "README.md").read_text("utf-8")
     rows = re.findall(r"^\| (\d) \| \[(\w+\.py)\]\((\w+\.py)\) \| (.*?) \| (.*?) \|$", text, re.M)
-    assert [int(row[0]) for row in rows] == [1, 2, 3, 4, 5, 6, 7]
+    assert [int(row[0]) for row in rows] == [1, 2, 3, 4, 5, 6, 7, 8]
     assert [row[1] for row in rows] == [row[2] for row in rows] == [file.name for file in FILES]
     assert f"`microbn step examples/{SLOPE}`" in text
     questions = [docstring(name).splitlines()[0] for name in NAMES]
@@ -106,13 +117,13 @@ def test_they_are_numbered_and_the_readme_has_each():
 @pytest.mark.parametrize("name", NAMES)
 def test_it_is_short_and_begins_with_its_question(name):
     source = (ROOT / "examples" / f"{name}.py").read_text("utf-8")
-    assert len(source.splitlines()) < 80
+    assert len(source.splitlines()) < (100 if name == DIGITS else 80)
     question, *rest = docstring(name).splitlines()
     assert question.endswith("?")
     assert re.search(r"\bLook\b", " ".join(rest))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", STEPPED)
 def test_it_writes_its_page_and_its_picture_and_says_so(name):
     text, files = example(name)
     page, picture = f"{name}.html", f"{name}.svg"
@@ -127,7 +138,7 @@ def test_it_writes_its_page_and_its_picture_and_says_so(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_it_gives_the_same_bytes_each_time_and_no_path_of_this_machine(name, tmp_path):
     text, files = run(name, tmp_path)
-    assert (text, files) == example(name)
+    assert (untimed(text), files) == (untimed(example(name)[0]), example(name)[1])
     assert text.isascii()  # so that any screen can show it
     for content in (text.encode(), *files.values()):
         assert str(ROOT).encode() not in content
@@ -139,7 +150,7 @@ LAST = ("loss", "out", "loss", "y", "x_hat", "y", "g")  # what `microbn step` go
 
 @pytest.mark.parametrize(
     ("target", "result"),
-    [*((f"{n}.py", last) for n, last in zip(NAMES, LAST, strict=True)), (SLOPE, "slope")],
+    [*((f"{n}.py", last) for n, last in zip(STEPPED, LAST, strict=True)), (SLOPE, "slope")],
 )
 def test_stepping_through_it_takes_its_own_last_result(target, result, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -162,7 +173,7 @@ def by_hand(text):
 COMPUTATIONS = {1: 9, 2: 7, 3: 4, 4: 1, 5: 6, 6: 0, 7: 4}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", STEPPED)
 def test_what_is_computed_by_hand_gives_what_is_printed(name):
     found = list(by_hand(example(name)[0]))
     assert len(found) == COMPUTATIONS[int(name[:2])], found
@@ -399,3 +410,85 @@ def test_hessian():
     by_differences = (gradient(CGPA + 0.001 * v) - gradient(CGPA - 0.001 * v)) / 0.002
     close(printed(text, "by g.backward(v)\n"), by_differences)
     close(printed(text, "3 * 0 + 1 * -1 ="), hessian[0] @ v)
+
+
+def digits_to_test_on():
+    """Return the images and their labels from the file itself."""
+    with np.load(ROOT / "microbn" / "data" / "digits.npz") as stored:
+        test = stored["test"]
+        return stored["images"][test].reshape(-1, 1, 8, 8) / 16, stored["labels"][test]
+
+
+def reads(state, x, training=False):
+    """Compute the network of the eighth example in NumPy, from what it saved."""
+
+    def norm(x, at):
+        over = (0, 2, 3)[: x.ndim - 1]
+        mean, var = (state[f"{at}.{name}"] for name in ("running_mean", "running_var"))
+        mean, var = (x.mean(over), x.var(over)) if training else (mean, var)
+        scale = state[f"{at}.weight"] / np.sqrt(var + 1e-5)
+        shift = state[f"{at}.bias"] - mean * scale
+        per_channel = (-1,) + (1,) * (x.ndim - 2)
+        return np.maximum(x * scale.reshape(per_channel) + shift.reshape(per_channel), 0)
+
+    def conv(x, at):
+        padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
+        y = np.tensordot(windows, state[f"{at}.weight"], axes=((1, 4, 5), (1, 2, 3)))
+        return np.moveaxis(y + state[f"{at}.bias"], 3, 1)
+
+    def pool(x):
+        n, c, h, w = x.shape
+        return x.reshape(n, c, h // 2, 2, w // 2, 2).max(axis=(3, 5))
+
+    def linear(x, at):
+        return x @ state[f"{at}.weight"].T + state[f"{at}.bias"]
+
+    x = pool(norm(conv(norm(conv(x, 0), 1), 3), 4))
+    x = pool(norm(conv(x, 7), 8)).reshape(len(x), -1)
+    return linear(norm(linear(x, 12), 13), 15)
+
+
+def test_digits():
+    text, files = example(DIGITS)
+    assert sorted(files) == [f"{DIGITS}.npz", f"{DIGITS}.svg"]
+    assert all(file in text.splitlines()[-2 + i] for i, file in enumerate(sorted(files)))
+    with np.load(io.BytesIO(files[f"{DIGITS}.npz"])) as stored:
+        state = {name: np.asarray(stored[name], np.float64) for name in stored.files}
+    learned = [a.size for name, a in state.items() if name.endswith(("weight", "bias"))]
+    assert text.startswith(f"{sum(learned)} parameters, 1442 images to train on, 355 to test on\n")
+
+    x, y = digits_to_test_on()
+    outputs = reads(state, x)
+    right = np.sum(outputs.argmax(axis=1) == y)
+    in_use = np.array(re.findall(r"^batches of (1|355) +(\d+) of 355, ", text, re.M), int)
+    assert in_use[:, 0].tolist() == [1, 355, 355]  # the last time folded
+    assert (in_use[:, 1] == in_use[0, 1]).all()
+    assert abs(in_use[0, 1] - right) <= 1  # for the example computes in float32
+    assert right / 355 > 0.9
+    close(printed(text, "outputs          up to"), np.abs(outputs).max(), tolerance=0.01)
+    assert 0 < printed(text, ", at most ") < 1e-4
+
+    by_digit = np.argsort(y, kind="stable")
+    whole = np.arange(355)
+    for label, size, order in (
+        ("\nbatches of 2 ", 2, whole),
+        ("\nbatches of 8 ", 8, whole),
+        ("  of one digit ", 8, by_digit),
+    ):
+        order = order[: 355 // size * size]
+        guesses = [
+            reads(state, x[rows], training=True).argmax(axis=1) for rows in order.reshape(-1, size)
+        ]
+        found = np.sum(np.concatenate(guesses) == y[order])
+        assert abs(printed(text, label) - found) <= 3
+        line = text.split(label)[1].splitlines()[0]
+        assert line.endswith(f" of {len(order)}, {100 * printed(text, label) / len(order):.2f} %")
+    assert printed(text, "  of one digit ") < 0.5 * printed(text, "\nbatches of 8 ")
+    refusal = " ".join(text.split("\nbatches of 1     ")[1].split("\nbatches")[0].split())
+    assert refusal.startswith("refused: BatchNorm1d(64, ")
+    assert "1 value per channel has no variance to normalise by." in refusal
+
+    assert len(re.findall(r"^time of one +[\d.]+ ms instead of [\d.]+, ", text, re.M)) == 1
+    picture = " ".join(ElementTree.fromstring(files[f"{DIGITS}.svg"]).itertext())
+    assert [picture.count(f"{name} (") for name in ("Conv2d", "BatchNorm2d", "Linear")] == [3, 3, 2]
