@@ -50,7 +50,7 @@ def gelu(x: Any, approximate: str = "none") -> Any:
     with scope("gelu"):
         if approximate == "none":
             return 0.5 * x * (1 + ops.erf(x / math.sqrt(2)))
-        return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+        return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
 
 
 def dropout(

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from . import ops, statistics
+from .context import state
 from .errors import OperandError, ShapeError, describe, explain, refused
 from .kernels import Array
 from .node import Node
@@ -166,6 +167,17 @@ def _comparison(compare: Callable[[Any, Any], Any]) -> Any:
     return lambda x, y: compare(x._data, plain(y))
 
 
+def _in_place(self: Any, other: Any) -> Any:
+    """Let ``t += u`` mean ``t = t + u``, as for numbers, except where that cannot be meant.
+
+    Under `no_grad` who writes so of a leaf that learns wants the leaf itself to change.
+    """
+    on = state.get()[0]
+    if self._requires_grad and self.op is None and not getattr(on, "grad", on):  # or a tracer
+        raise refused(self, "in place")
+    return NotImplemented
+
+
 class NumpyProtocols:
     """What NumPy calls when it meets a Tensor, and comparisons, which give plain booleans."""
 
@@ -198,6 +210,8 @@ class NumpyProtocols:
         if self._requires_grad:
             raise refused(self, "array")
         return np.array(self._data, dtype=dtype, copy=copy)
+
+    __iadd__ = __isub__ = __imul__ = __itruediv__ = __ipow__ = __imatmul__ = _in_place
 
     __eq__ = _comparison(operator.eq)
     __ne__ = _comparison(operator.ne)

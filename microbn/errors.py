@@ -37,7 +37,8 @@ REMEDIES = {
     "einsum": "each operand needs as many letters as axes, and a letter the same length "
     "everywhere, or 1",
     "pad": "widths are integers from 0: one, a pair (before, after), or a pair for each axis",
-    "windows": "windows must fit into the last two axes; use a smaller size, or np.pad first",
+    "windows": "windows must fit into the last two axes: give pairs such as size=(3, 3), "
+    "stride=(2, 2), a smaller size, or np.pad first",
     "fold": "shape must be that of the images from which the windows were cut",
 }
 
@@ -94,6 +95,11 @@ REFUSED: dict[str, tuple[type[Exception], str]] = {
         OperandError,
         "cannot be changed in place, since the backward pass needs the old values; build a new "
         "tensor, for instance with np.where(mask, value, t)",
+    ),
+    "in place": (
+        GradientError,
+        "is a leaf, and in mb.no_grad() this would make another Tensor and leave the leaf as it "
+        "is; write p.data -= ...",
     ),
     "integers": (OperandError, "holds no floats, so it cannot require grad; use .astype(float)"),
     "item": (ShapeError, "has more or fewer than one entry, so it has no item(); index it first"),

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from . import errors, kernels
+from . import errors, kernels, ops
 from .activations import dropout, gelu, relu, sigmoid, tanh
 from .context import named, scope
 from .convolution import avg_pool2d, conv2d, max_pool2d
@@ -119,11 +119,11 @@ def normalise(
 
     mean, centered, names = 0, x, ("mean_square", "mean_square_eps", "rms", "inv_rms")
     if center:
-        mean = named(x.mean(axis=axis, keepdims=keepdims), "mean")
+        mean = named(ops.mean(x, axis=axis, keepdims=keepdims), "mean")
         centered = named(x - mean, "centered")
         names = "var", "var_eps", "std", "inv_std"
     squared = named(centered**2, "squared")
-    var = named(squared.mean(axis=axis, keepdims=keepdims), names[0])
+    var = named(ops.mean(squared, axis=axis, keepdims=keepdims), names[0])
     var_eps = named(var + eps, names[1])
     std = named(np.sqrt(var_eps), names[2])
     inv_std = named(std**-1, names[3])

@@ -161,6 +161,8 @@ def windows(x: Array, size: Pair, stride: Pair = (1, 1), dilation: Pair = (1, 1)
     array([[2, 3],
            [6, 7]])
     """
+    if any(len(pair) != 2 or min(pair) < 1 for pair in (size, stride, dilation)):
+        raise ValueError("size, stride and dilation are pairs of integers from 1")
     (sh, sw), (dh, dw) = stride, dilation
     reach = dh * (size[0] - 1) + 1, dw * (size[1] - 1) + 1
     view = np.lib.stride_tricks.sliding_window_view(x, reach, axis=(-2, -1))

@@ -74,7 +74,7 @@ class Op:
         for a in args:
             if hasattr(a, "_record"):
                 return a._record(self, args, params)
-        return self.fn(*args, **params)
+        return self.kernel(*args, **params)
 
 
 # Helpers of the rules in the table below ---------------------------------------------------------

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 import microbn as mb
-from microbn import handwritten
+from microbn import handwritten, nn
 from microbn.nn import BatchNorm1d, Linear, Module, Parameter, ReLU, Sequential, StateError
 
 
@@ -502,3 +502,77 @@ def test_new_values_are_noticed_by_a_graph_that_used_the_old():
     layer.load_state_dict(layer.state_dict())
     with pytest.raises(RuntimeError, match="new data"):
         loss.backward()
+
+
+# What would silently do nothing ------------------------------------------------------------------
+
+
+def test_modules_in_a_python_list_are_refused_and_in_a_module_list_are_parts():
+    class Net(nn.Module):
+        def __init__(self, kind):
+            self.blocks = kind([nn.Linear(2, 2, rng=k) for k in range(3)])
+
+        def forward(self, x):
+            for block in self.blocks:
+                x = block(x)
+            return x
+
+    for kind in list, tuple, lambda layers: dict(enumerate(layers)):
+        with pytest.raises(TypeError, match=r"would not be part of this one.*ModuleList"):
+            Net(kind)
+    net = Net(nn.ModuleList)
+    assert list(net.state_dict())[:2] == ["blocks.0.weight", "blocks.0.bias"]
+    assert len(net.blocks) == 3
+    x = np.ones((1, 2), np.float32)
+    by_hand = x
+    for block in net.blocks:
+        by_hand = by_hand @ block.weight.data.T + block.bias.data
+    np.testing.assert_allclose(net(x).data, by_hand, rtol=1e-6)
+    assert not net.eval().blocks[1].training
+    with pytest.raises(TypeError, match="made of modules"):
+        nn.ModuleList([3])
+
+
+@pytest.mark.parametrize("name", ["forward", "modules", "training"])
+def test_a_sequential_takes_no_names_that_modules_have(name):
+    with pytest.raises(ValueError, match=f"has '{name}' already"):
+        nn.Sequential({name: nn.ReLU()})
+    with pytest.raises(ValueError, match="dot"):
+        nn.Sequential({"a.b": nn.ReLU()})
+
+
+def test_a_leaf_is_not_changed_in_place_without_saying_so():
+    p = nn.Parameter([1.0, 2.0], name="p")
+    with mb.no_grad(), pytest.raises(RuntimeError, match=r"write p.data -= "):
+        p -= 0.1
+    with mb.no_grad():
+        p.data -= 0.1
+    np.testing.assert_allclose(p.data, [0.9, 1.9])
+    q = p
+    q *= 2  # recorded, as for numbers
+    assert q.op.name == "mul"
+    with mb.no_grad():
+        q += 1  # no leaf
+        total = mb.Tensor([0.0])
+        total += 1  # learns nothing
+    assert total.data == [1.0]
+
+
+class TorchTensor:
+    """What looks like a Tensor of PyTorch by the name of its module."""
+
+
+TorchTensor.__module__ = "torch"
+
+
+def test_tensors_of_pytorch_are_refused_by_name():
+    for layer in nn.ReLU(), nn.Linear(2, 2), nn.BatchNorm1d(2):
+        with pytest.raises(TypeError, match=r"of PyTorch; give it an array, x.numpy\(\)"):
+            layer(TorchTensor())
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm1d(3), nn.LayerNorm(3), nn.GroupNorm(1, 3)])
+def test_a_constant_is_normalised_to_zero_in_arrays_as_in_tensors(layer):
+    x = np.full((7, 3), 0.1, np.float32)
+    assert (layer(x).data == 0).all()
+    assert (layer(mb.Tensor(x)).data == 0).all()

@@ -21,7 +21,7 @@ from .module import Module, StateError
 from .normalisation import GroupNorm, LayerNorm, RMSNorm
 from .parameter import Parameter
 from .running import BatchNorm1d, BatchNorm2d, InstanceNorm1d, InstanceNorm2d
-from .sequential import Sequential
+from .sequential import ModuleList, Sequential
 from .statistics import update_batch_norm
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "Linear",
     "MaxPool2d",
     "Module",
+    "ModuleList",
     "Parameter",
     "RMSNorm",
     "ReLU",

@@ -9,7 +9,7 @@ knows its parent, so a model has no reference cycles.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -70,6 +70,12 @@ class Module:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run ``forward``, in the scope of this module's name."""
+        for a in args:
+            if type(a).__module__.partition(".")[0] == "torch":
+                raise OperandError(
+                    f"{type(self).__name__} was given a {type(a).__name__} of PyTorch; give it an "
+                    "array, x.numpy(), or a Tensor of microbn"
+                )
         if self._scope is None:
             return self.forward(*args, **kwargs)
         with self._scope:
@@ -87,6 +93,14 @@ class Module:
         if name in self._buffers and not _is_buffer(value):
             raise OperandError(
                 f"{type(self).__name__}.{name} is a buffer: an array or None, not {describe(value)}"
+            )
+        if isinstance(value, list | tuple | dict) and any(
+            isinstance(m, Module) for m in _in(value)
+        ):
+            raise OperandError(
+                f"{type(self).__name__}.{name}: modules in a {type(value).__name__} would not be "
+                "part of this one: neither learned, nor saved, nor switched by eval(). Put them "
+                "into a Sequential or a ModuleList"
             )
         if isinstance(value, Module):
             if any(module is self for module in value.modules()):
@@ -280,6 +294,10 @@ class Module:
             return f"{type(self).__name__}({self.extra_repr()})"
         lines = "\n".join([self.extra_repr(), *parts]).strip()
         return f"{type(self).__name__}(\n{textwrap.indent(lines, '  ')}\n)"
+
+
+def _in(values: Any) -> Iterable[Any]:
+    return values.values() if isinstance(values, dict) else values
 
 
 def _join(path: str, name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..errors import OperandError, describe
@@ -32,7 +32,7 @@ class Sequential(Module):
                 raise OperandError(
                     f"Sequential is made of modules; number {name} is {describe(module)}"
                 )
-            setattr(self, name, module)
+            self.add_module(name, module)
 
     def forward(self, x: Any) -> Any:
         """Apply the modules in order."""
@@ -54,3 +54,37 @@ class Sequential(Module):
 
     def __getitem__(self, index: int) -> Module:
         return list(self.children())[index]
+
+
+class ModuleList(Module):
+    """Modules in a list, for a ``forward`` of your own to go through: ``for layer in self.layers``.
+
+    Unlike those in a Python list, they are part of the module that holds them. They are named "0",
+    "1", ... Supports ``len``, iteration, indexing and `append`. Raises an OperandError (a
+    TypeError) for anything but modules.
+
+    >>> from microbn.nn import Linear
+    >>> layers = ModuleList([Linear(2, 2) for _ in range(3)])
+    >>> len(layers), len(list(layers.parameters()))
+    (3, 6)
+    """
+
+    def __init__(self, modules: Iterable[Module] = ()) -> None:
+        for module in modules:
+            self.append(module)
+
+    def append(self, module: Module) -> ModuleList:
+        """Add a module at the end."""
+        if not isinstance(module, Module):
+            raise OperandError(f"ModuleList is made of modules, not of {describe(module)}")
+        self.add_module(str(len(self)), module)
+        return self
+
+    def __len__(self) -> int:
+        return len(list(self.named_children()))
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter([module for _, module in self.named_children()])
+
+    def __getitem__(self, index: int) -> Module:
+        return list(self)[index]

@@ -70,10 +70,12 @@ class Optimizer:
     def state_dict(self) -> dict[str, Array]:
         """Return copies of ``lr`` and of all that is remembered: name -> array, for `mb.save`.
 
+        ``parameters`` is how many there are.
+
         What is remembered of the third parameter has keys such as ``2.velocity``. The other
         arguments are not part of it: make the optimizer with the same ones, then load.
         """
-        state = {"lr": np.array(self.lr)}
+        state = {"lr": np.array(self.lr), "parameters": np.array(len(self.params))}
         for i, memory in enumerate(self.state):
             state |= {f"{i}.{name}": np.array(value) for name, value in memory.items()}
         return state
@@ -99,6 +101,9 @@ class Optimizer:
         left = {str(key): np.asarray(plain(value)) for key, value in state.items()}
         wrong: list[str] = []
         lr = _take(left, "lr", self.lr, wrong)
+        count = _take(left, "parameters", len(self.params), wrong)
+        if not wrong and count != len(self.params):
+            wrong.append(f"it is that of {count} parameters, and here are {len(self.params)}")
         taken: list[Memory] = []
         for i, p in enumerate(self.params):
             known = any(key.startswith(f"{i}.") for key in left)
@@ -129,6 +134,8 @@ def _take(left: dict[str, Array], key: str, like: Any, wrong: list[str]) -> Any:
 
 def leaves(params: Iterable[Tensor], purpose: str) -> list[Tensor]:
     """Return the parameters as a list, or say why one cannot be one."""
+    if not isinstance(params, Iterable):
+        raise OperandError(f"{describe(params)} is no list of parameters; pass model.parameters()")
     found = list(params)
     if not found:
         raise ShapeError(f"there are no parameters to {purpose} (an iterator that is used up?)")
