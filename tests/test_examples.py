@@ -455,8 +455,7 @@ def test_digits():
     assert all(file in text.splitlines()[-2 + i] for i, file in enumerate(sorted(files)))
     with np.load(io.BytesIO(files[f"{DIGITS}.npz"])) as stored:
         state = {name: np.asarray(stored[name], np.float64) for name in stored.files}
-    learned = [a.size for name, a in state.items() if name.endswith(("weight", "bias"))]
-    assert text.startswith(f"{sum(learned)} parameters, 1442 images to train on, 355 to test on\n")
+    assert text.startswith("1442 images to train on, 355 to test on\n")
 
     x, y = digits_to_test_on()
     outputs = reads(state, x)
