@@ -1,0 +1,165 @@
+# %% [markdown]
+# # Do activations keep to a smaller range?
+#
+# **Claim F9**: with batch norm the activations keep a smaller range of values. Weights multiply, so
+# without it a layer's values can be of any size, and a deep network multiplies the sizes of all its
+# layers. Here the range of every layer is followed through training.
+
+# %%
+import lesson
+import numpy as np
+
+import microbn as mb
+
+run = lesson.options("25_range")
+EPOCHS, SEEDS = (4, 2) if run.quick else (20, 10)
+data = mb.data.digits()
+
+# %% [markdown]
+# ## How far can a normalised value go?
+#
+# Not far, whatever the numbers are. The squares of m normalised values sum to at most m, and they
+# sum to zero. So one of them is at most `sqrt(m - 1)`, and the largest minus the smallest is at
+# most `sqrt(2 * m)`. Both happen: one value apart from all others, and one on either side of the
+# rest.
+
+# %%
+one = mb.batch_norm(np.array([0.0, 0.0, 0.0, 1e6]), eps=0.0)
+two = mb.batch_norm(np.array([-1e6, 0.0, 0.0, 1e6]), eps=0.0)
+print(f"one apart: largest {one.max():.4f}, by hand sqrt(3) = {np.sqrt(3):.4f}")
+print(f"two apart: range {np.ptp(two):.4f}, by hand sqrt(8) = {np.sqrt(8):.4f}")
+
+
+# %% [markdown]
+# gamma multiplies that. Of all 1,442 images together, the range of a feature is at most 53.7 times
+# its gamma, and a million times larger weights would change nothing.
+#
+# ## Four hidden layers
+#
+# 64-32-32-32-32-10 with ReLU, SGD with rate 0.03 and momentum 0.9, batches of 32. Weights are drawn
+# by He's rule, or as PyTorch's `Linear` draws them by default. After each epoch all training images
+# go through; the range of a layer is the largest minus the smallest of all values that its ReLUs
+# are given. Outliers can rule that number, so the distance between the 1st and the 99th percentile
+# is noted as well.
+
+
+# %%
+def network(batch_norm, he, seed):
+    """Return the network, the same weights with batch norm as without."""
+    rng = np.random.default_rng(seed)
+    layers = []
+    for inputs in 64, 32, 32, 32:
+        layers.append(mb.nn.Linear(inputs, 32, rng=rng))
+        if he:
+            mb.nn.init.kaiming_normal_(layers[-1].weight, rng=rng)
+        if batch_norm:
+            layers.append(mb.nn.BatchNorm1d(32))
+        layers.append(mb.nn.ReLU())
+    return mb.nn.Sequential(*layers, mb.nn.Linear(32, 10, rng=rng))
+
+
+@mb.no_grad()
+def ranges(net):
+    """Return range, and distance of the percentiles, of what each ReLU is given."""
+    net.eval()
+    x, found = data.x_train, []
+    for layer in net:
+        if isinstance(layer, mb.nn.ReLU):
+            low, high = np.percentile(x.data, [1, 99])
+            found.append((np.ptp(x.data), high - low))
+        x = layer(x)
+    return found
+
+
+def train(net, seed):
+    """Train, and return the ranges at the start and after each epoch."""
+    optimizer = mb.optim.SGD(net.parameters(), lr=0.03, momentum=0.9)
+    rng = np.random.default_rng(seed)
+    batches = mb.data.batches(data.x_train, data.y_train, batch_size=32, drop_last=True, rng=rng)
+    mb.nn.update_batch_norm(net, [data.x_train])  # at the start there are no averages yet
+    found = [ranges(net)]
+    for _ in range(EPOCHS):
+        net.train()
+        for x, y in batches:
+            optimizer.zero_grad()
+            mb.functional.cross_entropy(net(x), y).backward()
+            optimizer.step()
+        found.append(ranges(net))
+    return found
+
+
+NAMES, DRAWN = ("without", "with"), {"He's weights": True, "default weights": False}
+found = {(drawn, name): [] for drawn in DRAWN for name in NAMES}
+for seed in lesson.track(range(SEEDS), "seeds"):
+    for drawn, he in DRAWN.items():
+        for batch_norm, name in enumerate(NAMES):
+            found[drawn, name].append(train(network(batch_norm, he, seed), seed))
+found = {key: np.array(each) for key, each in found.items()}  # (seed, epoch, layer, measure)
+
+
+def spread(values):
+    """Write the median and the range of a list."""
+    return f"{np.median(values):.3g} ({np.min(values):.2g} to {np.max(values):.2g})"
+
+
+MEASURES, WHEN = ("range", "1 % to 99 %"), {"at the start": 0, "trained": -1}
+for drawn in DRAWN:
+    print(f"\n{drawn:32}", *(f"{name:>22}" for name in NAMES))
+    for when, epoch in WHEN.items():
+        for k, layer in np.ndindex(2, 4):
+            cells = (f"{spread(found[drawn, name][:, epoch, layer, k]):>22}" for name in NAMES)
+            print(f"{when:12} {MEASURES[k]:11} layer {layer + 1}", *cells)
+
+# %%
+fig, axes = lesson.figure(figsize=(9, 5.6), columns=4, rows=2, sharex=True, sharey=True)
+for drawn, row in zip(DRAWN, axes, strict=True):
+    for layer, ax in enumerate(row):
+        for name, style in zip(NAMES, ("--", "-"), strict=True):
+            values = found[drawn, name][:, :, layer, 0]
+            epochs = np.arange(EPOCHS + 1)
+            ax.semilogy(epochs, np.median(values, axis=0), style, label=name)
+            ax.fill_between(epochs, values.min(0), values.max(0), alpha=0.25, linewidth=0)
+        ax.set(title=f"layer {layer + 1}\n{drawn}")
+        ax.grid()
+    row[0].set(ylabel="range")
+for ax in axes[1]:
+    ax.set(xlabel="epoch")
+axes[0, 0].legend()
+lesson.save(run, fig)
+
+# %% [markdown]
+# ## What was found
+#
+# At the start it is the other way round: without batch norm the range is *smaller*, with the
+# default weights twenty times in the last layer, where the signal has all but faded. In training
+# the ranges without batch norm grow, the deeper the more, and end above those with it. Those with
+# batch norm stay where they began. So the claim holds of trained networks; what is true at all
+# times is that batch norm keeps the range *the same*, from layer to layer and from epoch to epoch.
+
+# %%
+at, grown = {}, {}
+for drawn in DRAWN:
+    plain, normed = (found[drawn, name][:, :, :, 0] for name in NAMES)
+    for when, epoch in WHEN.items():
+        at[drawn, when] = plain[:, epoch] / normed[:, epoch]  # (seed, layer)
+    for name, each in zip(NAMES, (plain, normed), strict=True):
+        grown[drawn, name] = each[:, -1] / each[:, 0]
+always = all(np.median(ratio, axis=0).min() > 1 for ratio in at.values())
+trained = all(np.median(at[drawn, "trained"], axis=0)[-1] > 1 for drawn in DRAWN)
+steadier = all(
+    np.all(np.abs(np.log(grown[drawn, "with"])) < np.abs(np.log(grown[drawn, "without"])))
+    for drawn in DRAWN
+)
+verdict = (
+    "holds" if always else "holds within limits" if trained or steadier else "does not hold here"
+)
+lesson.claim(
+    run,
+    "F9",
+    verdict,
+    "last hidden layer, range without batch norm divided by range with it: "
+    + "; ".join(f"{drawn}, {when} {spread(ratio[:, -1])}" for (drawn, when), ratio in at.items())
+    + ". From start to end the range grows by a factor of: "
+    + "; ".join(f"{drawn}, {name} {spread(each[:, -1])}" for (drawn, name), each in grown.items())
+    + f" (median and range of {SEEDS} seeds)",
+)
