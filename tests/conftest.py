@@ -16,6 +16,8 @@ EXPECTED = (  # what the reason of such a skip begins with
     "dot is not on PATH",
     "could not import 'torch'",
     "no Chromium on PATH",
+    "could not import 'matplotlib'",  # the extras examples and docs: CI tests these by themselves
+    "the extra docs is not installed",
 )
 
 
