@@ -25,7 +25,7 @@ _reported: list[dict[str, str]] = []
 
 
 def options(name: str) -> SimpleNamespace:
-    """Return how the lesson is to be run: ``quick``, ``seeds`` and ``out``, a folder.
+    """Return how the lesson is to be run: ``quick`` (less of everything) and ``out``, a folder.
 
     In a notebook there is no command line; there MICROBN_QUICK and MICROBN_OUT are looked at.
     """
