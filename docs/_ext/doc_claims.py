@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from doc_pages import escape, read_results, verdict
 from docutils import nodes
@@ -87,53 +87,15 @@ CLAIMS = {
 }
 
 
-class Shown(NamedTuple):
-    """Where a claim is settled that is a fact about the program, without a measured result."""
-
-    measured: str
-    page: str
-    tests: tuple[str, ...]
-
-
-SHOWN = {
-    "A9": Shown("every stage equals the value by hand", "04_batch_norm", ("test_examples",)),
-    "B1": Shown(
-        "nine ops of six kinds, asserted name by name; no op or rule knows batch norm",
-        "04_batch_norm",
-        ("test_functional", "test_graph"),
-    ),
-    "B2": Shown(
-        "four routes, shown as arrays; they add up to dz, and the fourth is zero",
-        "05_backward",
-        ("test_examples", "test_paths"),
-    ),
-    "B3": Shown(
-        "three functions in microbn/handwritten.py, each checked against the others",
-        "06_by_hand",
-        ("test_handwritten",),
-    ),
-    "B4": Shown(
-        "all stages, in float32 and float64, over random shapes, and a second derivative",
-        "06_by_hand",
-        ("test_handwritten", "test_compare"),
-    ),
-    "B5": Shown(
-        "the usual mistakes, each diagnosed by its name",
-        "06_by_hand",
-        ("test_diagnose", "test_handmade"),
-    ),
-}
-
-
 class Claims(SphinxDirective):
     """All claims with what was found, a table for each section."""
 
     def run(self) -> list[nodes.Node]:
         """Write the tables as Markdown and read that."""
         docs = Path(self.env.srcdir)
+        self.env.note_reread()  # results may have come since
         rows = defaultdict(dict)
         for path in sorted((docs / "results").glob("*.json")):
-            self.env.note_dependency(str(path))
             for found in read_results(docs, path.stem):
                 rows[found["claim"]].setdefault(path.stem, []).append(found)
         lines = []
@@ -160,10 +122,6 @@ def row(docs: Path, name: str, found: dict[str, list[dict[str, Any]]]) -> str:
         facts = [f for several in found.values() for f in several]
         measured = "<br>".join(f"{verdict(f['verdict'])} {escape(f['measured'])}" for f in facts)
         where = "<br>".join(place(docs, lesson, tests(docs, lesson)) for lesson in found)
-    elif name in SHOWN:
-        shown = SHOWN[name]
-        measured = f"{verdict('shown')} {escape(shown.measured)}"
-        where = place(docs, shown.page, [f"{test}.py" for test in shown.tests])
     else:
         measured, where = verdict("not yet"), ""
     return f"{head}| {measured} | {where} |"

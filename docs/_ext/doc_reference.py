@@ -17,14 +17,14 @@ from microbn.cli import main
 
 
 def resolve(app: Sphinx, env: Any, node: pending_xref, content: nodes.Element) -> Any:
-    """Find what ends in a name, such as `backprop`; what has no page of its own is just code."""
+    """Find what ends in a name, such as `backprop`, wherever it is documented."""
     if node.get("refdomain") != "py":
         return None
     target = node["reftarget"].removeprefix("mb.")
     objects = env.get_domain("py").objects
     found = [name for name in objects if name == target or name.endswith(f".{target}")]
     if not found:
-        return content
+        return None
     name = min(found, key=lambda name: (name.count("."), name))
     entry = objects[name]
     return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, content, name)
