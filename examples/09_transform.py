@@ -67,9 +67,9 @@ for eps in (0, 1e-5, 0.1):
     print(f"variance {z_norm.var(axis=0).round(9)}  by hand {(var / (var + eps)).round(9)}")
 
 # %% [markdown]
-# With students nobody would notice eps. Real data is another matter: in the corners of the digit
-# images there is hardly ever any ink. Here are the 64 pixels of 1,442 images, each a column; in the
-# figure the dots are measured, and the lines are the formula.
+# With students nobody would notice eps. Real data is another matter: at the left and right edge of
+# the digit images there is hardly ever any ink. Here are the 64 pixels of 1,442 images, each a
+# column; in the figure the dots are measured, and the lines are the formula.
 
 # %%
 pixels = mb.data.digits().x_train.astype(np.float64)

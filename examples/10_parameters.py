@@ -117,7 +117,8 @@ lesson.claim(run, "A7", "holds", measured)
 #
 # b moves all examples alike, so it moves their mean as much, and the mean is taken out again.
 # Nothing that comes after can depend on b. So its gradient has to be zero. In numbers both are so
-# to rounding, and rounding grows with b: in float32 a million and a small z leave no digits for z.
+# to rounding, and rounding grows with b: in float32 a million and a small z leave hardly a digit
+# for z.
 
 
 # %%
@@ -151,10 +152,11 @@ lesson.save(run, fig, "bias")
 # So leave it out: `Linear(..., bias=False)`. Train two networks, one with b and one without, from
 # the same weights and on the same batches. b stays where it began, but for rounding, and what it
 # would have done, beta does. The two networks go the same way until rounding, which training
-# amplifies, takes them apart: in float64 not in 20 epochs, in float32 visibly. That is chance, as
+# amplifies, takes them apart. In the full run, after 20 epochs, all 355 answers are the same in
+# float64, and 354 in float32; after two epochs there is nothing to see yet. That is chance, as
 # from another seed, and no use of b. (In eval mode they begin a little apart: the running mean
-# starts at 0, with b and without, and after 2 epochs, that is 90 batches, 0.9**90 = 0.00008 of that
-# start is left.)
+# starts at 0, with b and without, and after 2 epochs, that is 90 batches, 0.9**90 = 0.00008 of
+# that start is left.)
 
 
 # %%

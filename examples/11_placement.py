@@ -142,8 +142,9 @@ lesson.claim(run, "A8", "holds" if similar else "holds within limits", measured)
 # above the others. Batch norm makes each z of the output as wide as its gamma, which begins at 1.
 # So the network cannot be sure before ten gammas have grown. On the other hand outputs that begin
 # narrower than 1 are widened, and behind sigmoid they begin very narrow. We say that normalising
-# the output costs nothing if no median gets worse by more than 1 point, and no median of the loss
-# gets worse.
+# the output too *holds* up if, at the end of training, no median of what is read right gets worse
+# by more than 1 point and no median of the test loss gets worse at all; *within limits* if one of
+# the two is so.
 
 # %%
 points, more, more_early = (differences(f, "before, output") for f in (right, loss, early))
@@ -161,8 +162,9 @@ for place, found in trained.items():
 
 # %% [markdown]
 # There is another reason to expect harm. In training the mean of each output over the batch is now
-# its beta, exactly, whatever is in the batch. So a batch of sevens only cannot be answered by
-# "seven" more often than any other batch. But it turns out no worse than without: there the hidden
+# its beta, exactly, whatever is in the batch. So in a batch of sevens only the output for "seven"
+# is on average no higher than in any other batch. (It may still be the largest a little more
+# often: a mean does not settle that.) But it turns out no worse than without: there the hidden
 # layers have lost what the batch has in common already, and hardly more than one answer in ten is
 # right, which is chance. Neither matters with shuffled batches, nor in eval mode.
 

@@ -171,7 +171,8 @@ for which in ("same", "best"):
 
 # %% [markdown]
 # The claim *holds* if for every one of these losses at least nine of ten seeds need fewer epochs
-# with batch norm, at the same rate and at the best; *within limits* if only at one of the two.
+# with batch norm, at the same rate and at the best; *within limits* if only at one of the two. A
+# loss that neither network reaches, with any seed, is left out.
 #
 # An epoch is not a second. A step with batch norm is more work: so many ops are recorded for the
 # loss of one batch, and gone through backwards again.

@@ -27,9 +27,10 @@ data = mb.data.digits()
 #
 # Batch norm divides by the standard deviation of `z = W a`, so `W` and `2 W` give the same output.
 # Hence the gradient is at a right angle to the weights of each unit, and every step makes them
-# longer, by Pythagoras. And the gradient at `2 W` is half that at `W`: longer weights turn less.
-# A rate that is too high lengthens the weights, until it is not too high any more. (Ioffe &
-# Szegedy 2015, arXiv:1502.03167, section 3.3; van Laarhoven 2017, arXiv:1706.05350.)
+# longer, by Pythagoras. And the gradient at `2 W` is half that at `W`: longer weights turn less. A
+# rate that is too high lengthens the weights, and so makes up for itself in part. Not without
+# limit: the output layer has no batch norm behind it to do this. (Ioffe & Szegedy 2015,
+# arXiv:1502.03167, section 3.3; van Laarhoven 2017, arXiv:1706.05350.)
 #
 # All three can be checked on one batch. `eps` disturbs them, but in digits that are not shown here.
 
@@ -171,8 +172,8 @@ print(f"where a rate works, the seeds differ by at most {max(spread):.1f} points
 # %% [markdown]
 # ## With patience
 #
-# ReLU once more, with four times as many epochs. Low rates catch up, with batch norm and without;
-# the upper end hardly moves.
+# ReLU once more, with four times as many epochs. Some lower rates catch up, with batch norm and
+# without; the upper end hardly moves.
 
 # %%
 longer = sweep(4 * EPOCHS, rows[:2])

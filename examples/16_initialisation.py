@@ -75,11 +75,11 @@ print(f"factor 0.01: var of z is {variance.mean():.2e} on average,", end=" ")
 print(f"so var / (var + eps) is {kept:.2f}")
 
 # %% [markdown]
-# So with batch norm no factor harms the start. But training goes on with the gradient, and a step
-# of `1/s` on weights of size `s` turns them by `1/s^2` as much. With a factor of 100 the hidden
-# layers hardly learn: it acts as a learning rate divided by 10,000. With a factor of 0.01 it is the
-# other way round: the first steps are far too large, but they lengthen the weights, and so the next
-# are smaller.
+# So with batch norm in the hidden layers no factor there harms the loss at the start. But training
+# goes on with the gradient, and a step of `1/s` on weights of size `s` turns them by `1/s^2` as
+# much. With a factor of 100 the hidden layers hardly learn: it acts as a learning rate divided by
+# 10,000. With a factor of 0.01 it is the other way round: the first steps are far too large, but
+# they lengthen the weights, and so the next are smaller.
 #
 # ## The grid
 #
@@ -147,7 +147,7 @@ for place, lines, ax in zip(PLACES, median, axes, strict=True):
         ax.text(j, i, f"{lines[i, j]:.0f}", ha="center", va="center", color=ink)
     ax.set_xticks(range(len(SCALES)), [short(scale) for scale in SCALES])
     ax.set_yticks(range(len(rows)), heads)
-    ax.set(xlabel="factor in front of the first weights", title=place)
+    ax.set(xlabel="factor in front of the initial weights", title=place)
 fig.colorbar(image, ax=axes, label=f"read right after {EPOCHS} epochs, %")
 lesson.save(run, fig)
 

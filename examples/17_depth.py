@@ -34,9 +34,9 @@ data = mb.data.digits()
 # deviation `gain / sqrt(n)`, with three gains:
 #
 # - *small*: `1 / sqrt(3)`, the variance that PyTorch's `Linear` begins with;
-# - *matched*: chosen for the activation, so that it neither shrinks nor grows what passes:
-#   `sqrt(2)` for ReLU (He et al. 2015, arXiv:1502.01852), 5/3 for tanh and 1 for sigmoid (PyTorch's
-#   `calculate_gain`);
+# - *matched*: what is usually taken for the activation: `sqrt(2)` for ReLU, which keeps the size
+# of what passes (He et al. 2015, arXiv:1502.01852), 5/3 for tanh and 1 for sigmoid (PyTorch's
+# `calculate_gain`), which do so only roughly or, for sigmoid, not at all;
 # - *large*: twice that.
 
 
@@ -219,9 +219,10 @@ for name, which, batch_norm in cases:
         print("{:7} {:8} {:29} {}".format(name, which, *cells))
 
 # %% [markdown]
-# ReLU with the matched gain is telling. There the gradient has the same size in every layer without
-# batch norm, and grows with it; and yet the network with batch norm learns far more. So the size of
-# the gradient is not all that batch norm changes.
+# ReLU with the matched gain is telling. There the gradient has the same size in every layer
+# without batch norm, and grows with it. A short run (two epochs, one rate) is too little to tell
+# who learns; in the full run the network with batch norm learns far more. So the size of the
+# gradient is not all that batch norm changes.
 #
 # ## What was found
 #
@@ -249,6 +250,7 @@ measured = (
     f"{'; '.join(facts)}. Nearer to 1 with batch norm in {len(pairs) - len(distant)} of "
     f"{len(pairs)} cases. Better trained after {EPOCHS} epochs in {len(pairs) - len(behind)}: "
     f"{spread([better[*p, True] for p in pairs], '.1f')} % of the test images with batch norm, "
-    f"{spread([better[*p, False] for p in pairs], '.1f')} % without, over the cases"
+    f"{spread([better[*p, False] for p in pairs], '.1f')} % without, over the cases; ReLU with the "
+    f"matched gain {better['ReLU', 'matched', True]:.1f} and {better['ReLU', 'matched', False]:.1f}"
 )
 lesson.claim(run, "D7", some if distant else "holds", measured)

@@ -34,7 +34,7 @@ for batch in [7.0, 8.0, 9.0, 6.0], [7.0, 6.0]:
 # %% [markdown]
 # Alone, the student would be the average: 7 - 7 = 0, and so would any other be. Nothing of what
 # came in is left, and the gradient is 0 as well. The function computes it all the same; the layer
-# refuses it in training, and leaves its running statistics as it was.
+# refuses it in training, and leaves its running statistics as they were.
 
 # %%
 for alone in 7.0, 90.0:

@@ -182,7 +182,11 @@ lesson.save(run, fig)
 #
 # **A flat landscape is smooth, too.** With the default weights and without batch norm, training
 # begins on a plateau: by all three numbers it is then far *smoother* than with batch norm, and it
-# learns next to nothing there. Smoothness alone is no explanation.
+# learns next to nothing there. Later, too, by two of the three: in the full run beta is about
+# seven times smaller than with batch norm, and after 20 epochs about half of the test images are
+# read right, against 98 % with it. The rougher network is the better one. So smoothness alone is
+# no explanation; and that batch norm makes the way smoother was found here only with He's weights,
+# after the first epoch.
 #
 # **The numbers depend on the scale.** Make all weights and biases in front of a batch norm ten
 # times larger: the network computes the same, but its gradient is a tenth, and beta, a second

@@ -94,6 +94,12 @@ def write(path: Path, text: str) -> Path:
 # Lessons ------------------------------------------------------------------------------------------
 
 
+SHORT = (
+    "*The numbers and figures on this page are from a short run, with fewer seeds and epochs. The "
+    "text speaks of the full run; what that has found stands [at the end](#the-full-run).*"
+)
+
+
 def lesson_page(script: Path, docs: Path, made: Path) -> str:
     """Return the notebook of a lesson, with what its full run has found; keep one to download."""
     notebook = jupytext.read(script)
@@ -102,6 +108,8 @@ def lesson_page(script: Path, docs: Path, made: Path) -> str:
         cell.id = f"cell-{i}"  # else they are random
         cell.metadata = nbformat.from_dict({})
     write(made / f"{script.stem}.ipynb", nbformat.writes(notebook) + "\n")
+    if read_results(docs, script.stem):
+        notebook.cells.insert(1, nbformat.v4.new_markdown_cell(SHORT, id="short-run"))
     for i, text in enumerate(after(script.stem, docs)):
         notebook.cells.append(nbformat.v4.new_markdown_cell(text, id=f"after-{i}"))
     return str(nbformat.writes(notebook)) + "\n"
