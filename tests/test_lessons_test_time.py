@@ -4,19 +4,15 @@ Each runs as a process of its own, quickly. Its numbers are compared with comput
 use microbn, or with bounds that would fail if the finding were the other way round.
 """
 
-import functools
 import json
 import math
-import os
 import re
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from lessonrun import lesson_run, run_lesson
 
 pytest.importorskip("matplotlib")
 
@@ -27,33 +23,7 @@ CLAIMS = {
     "20_noise": {"G1": "holds", "G2": "holds within limits"},
     "21_regulariser": {"G3": "holds within limits", "G4": "holds"},
 }
-SETTINGS = {"PYTHONUTF8": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 NUMBER = r"-?\d+(?:\.\d+)?(?:e-?\d+)?"
-
-
-def run(name, folder):
-    """Run a lesson in a folder, with warnings as errors; return its text and its files."""
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    script = ROOT / "examples" / f"{name}.py"
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(script), "--quick", "--out", str(folder)],
-        env=os.environ | {"PYTHONPATH": path, "MPLBACKEND": "Agg"} | SETTINGS,
-        cwd=folder,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return done.stdout, {file.name: file.read_bytes() for file in Path(folder).iterdir()}
-
-
-@functools.cache
-def lesson(name):
-    """Run a lesson once, however many tests look at it; return text, files and claims."""
-    with tempfile.TemporaryDirectory() as folder:
-        text, files = run(name, folder)
-    return text, files, {c["claim"]: c for c in json.loads(files[f"{name}.json"])["claims"]}
 
 
 def numbers(text, label):
@@ -74,7 +44,7 @@ def between(text, start, end):
 
 @pytest.mark.parametrize("name", CLAIMS)
 def test_it_reports_each_of_its_claims_once_and_writes_its_figure(name):
-    text, files, claims = lesson(name)
+    text, files, claims = lesson_run(name)
     assert sorted(files) == [f"{name}.json", f"{name}.svg"]
     assert {key: claim["verdict"] for key, claim in claims.items()} == CLAIMS[name]
     assert len(json.loads(files[f"{name}.json"])["claims"]) == len(CLAIMS[name])
@@ -93,8 +63,8 @@ def test_the_full_run_found_the_same(name):
 
 
 def test_it_gives_the_same_bytes_each_time(tmp_path):
-    text, files = run("18_test_time", tmp_path)
-    assert (text, files) == lesson("18_test_time")[:2]
+    text, files = run_lesson("18_test_time", tmp_path)
+    assert (text, files) == lesson_run("18_test_time")[:2]
     assert str(ROOT) not in text
 
 
@@ -102,7 +72,7 @@ def test_it_gives_the_same_bytes_each_time(tmp_path):
 
 
 def test_a_number_depends_on_its_batch_and_alone_it_is_refused():
-    text, _, claims = lesson("18_test_time")
+    text, _, claims = lesson_run("18_test_time")
     assert numbers(text, "a cgpa of 7 in the batch [7.0, 8.0, 9.0, 6.0]:") == [-0.447]
     assert numbers(text, "a cgpa of 7 in the batch [7.0, 6.0]:") == [1.0]
     assert numbers(text, "a cgpa of 90 by itself:") == [0.0]
@@ -114,7 +84,7 @@ def test_a_number_depends_on_its_batch_and_alone_it_is_refused():
 
 
 def test_running_statistics():
-    text, _, claims = lesson("18_test_time")
+    text, _, claims = lesson_run("18_test_time")
     mean, var, batch = 0.0, 1.0, np.array([7.0, 8.0, 9.0, 6.0])
     for line in [line for line in text.splitlines() if line.startswith("running mean")]:
         mean, var = 0.9 * mean + 0.1 * batch.mean(), 0.9 * var + 0.1 * batch.var(ddof=1)
@@ -133,7 +103,7 @@ def test_running_statistics():
 
 
 def test_the_line_at_test_time_and_none_in_training():
-    text, _, claims = lesson("18_test_time")
+    text, _, claims = lesson_run("18_test_time")
     assert numbers(text, "layer and line differ by")[0] < 1e-12
     assert numbers(text, "outputs up to 11.2, folded they differ by")[0] < 1e-12
     assert "refused: fold_batch_norm" in text
@@ -164,7 +134,7 @@ def test_the_line_at_test_time_and_none_in_training():
 
 
 def test_a_forgotten_eval():
-    text, _, claims = lesson("19_batch_size")
+    text, _, claims = lesson_run("19_batch_size")
     first, second = between(text, "batch of  eval", "batches of 32"), text.split("trained on  ")[1]
     assert "a batch of 1 in training mode: 1 value per channel has no variance" in text
     assert numbers(first, "1 ")[0] > 90
@@ -193,7 +163,7 @@ def test_a_forgotten_eval():
 
 
 def test_of_two_numbers_their_order_is_left():
-    text, *_ = lesson("19_batch_size")
+    text, *_ = lesson_run("19_batch_size")
     pair = np.array([[3.0, 50.0, 0.1], [4.0, 10.0, 0.2]])
     wanted = np.sign(pair - pair.mean(axis=0))
     found = re.findall(r"-?1\.", between(text, "[[", "]]"))
@@ -213,12 +183,12 @@ def spread_of_ratio(m):
 
 def noise():
     """Return the medians that the lesson's table has: sizes by parts."""
-    table = between(lesson("20_noise")[0], "(mu - mu_B) / sigma_B\n", "G1:")
+    table = between(lesson_run("20_noise")[0], "(mu - mu_B) / sigma_B\n", "G1:")
     return np.array([[float(n) for n in re.findall(NUMBER, row)] for row in table.splitlines()])
 
 
 def test_the_two_parts_of_the_noise():
-    text, _, claims = lesson("20_noise")
+    text, _, claims = lesson_run("20_noise")
     assert numbers(text, "times") == [round(math.sqrt(1.25), 3), -0.5]
     assert numbers(text, "what it should be:") == [-0.447, 1.342]
     assert numbers(text, "the two parts:") == numbers(text, "batch norm:") == [-1, 1]
@@ -244,7 +214,7 @@ def test_how_strong_the_noise_is():
 
 
 def test_the_slope():
-    text, *_ = lesson("20_noise")
+    text, *_ = lesson_run("20_noise")
     table = noise()
     for name, column in ("sigma / sigma_B", 1), ("(mu - mu_B) / sigma_B", 4):
         for least in 32, 4:
@@ -273,7 +243,7 @@ def test_the_slope():
 
 
 def test_dropout_multiplies():
-    text, *_ = lesson("21_regulariser")
+    text, *_ = lesson_run("21_regulariser")
     x, y, factors, gradient = (
         np.array(numbers(text, label)) for label in ("x    ", "y    ", "y / x", "gradient")
     )
@@ -294,7 +264,7 @@ def test_dropout_multiplies():
 
 
 def test_the_gap():
-    text, _, claims = lesson("21_regulariser")
+    text, _, claims = lesson_run("21_regulariser")
     tables = [between(text, "right, %\nplain, 8", "   training loss")]
     tables += [text.split("right, %\n")[2].split("figure:")[0]]
     gaps = {}

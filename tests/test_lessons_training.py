@@ -4,17 +4,12 @@ Each runs once, with --quick, as a process of its own. Networks are trained agai
 alone, in float64 and with a backward pass by hand, from the same weights and on the same batches.
 """
 
-import functools
-import json
-import os
 import re
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from lessonrun import lesson_run
 
 import microbn as mb
 
@@ -31,30 +26,11 @@ LESSONS = {
 NUMBER = r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?"
 
 
-@functools.cache
 def lesson(name):
-    """Run a lesson in an empty folder; return its text, its claims by id, and its figure."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        script = ROOT / "examples" / f"{name}.py"
-        done = subprocess.run(
-            [sys.executable, "-W", "error", script, "--quick", "--out", "results"],
-            env=os.environ | {"PYTHONPATH": path, "PYTHONUTF8": "1", "MPLBACKEND": "Agg"},
-            cwd=folder,
-            capture_output=True,
-            encoding="utf-8",
-            timeout=120,
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stderr == ""
-        out = Path(folder) / "results"
-        assert {file.name for file in out.iterdir()} == {f"{name}.json", f"{name}.svg"}
-        facts = json.loads((out / f"{name}.json").read_text("utf-8"))
-        assert facts["lesson"] == name
-        assert facts["quick"] is True
-        claims = {claim["claim"]: claim for claim in facts["claims"]}
-        assert len(claims) == len(facts["claims"])
-        return done.stdout, claims, (out / f"{name}.svg").read_text("utf-8")
+    """Return the text of a lesson, its claims by id, and its figure."""
+    text, files, claims = lesson_run(name)
+    assert files.keys() == {f"{name}.json", f"{name}.svg"}
+    return text, claims, files[f"{name}.svg"].decode()
 
 
 def line(text, start):

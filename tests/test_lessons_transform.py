@@ -5,16 +5,12 @@ and with NumPy alone; the networks of lesson 11 are trained again by a backward 
 """
 
 import functools
-import json
-import os
 import re
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from lessonrun import lesson_run, run_lesson
 from numpy.lib.stride_tricks import sliding_window_view
 
 import microbn as mb
@@ -38,34 +34,11 @@ NUMBER = r"(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?|\bnan\b"
 EPS = 1e-5
 
 
-def run(name, folder):
-    """Run a lesson in a folder, with warnings as errors; return its text and its files."""
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    script = ROOT / "examples" / f"{name}.py"
-    done = subprocess.run(
-        [sys.executable, "-W", "error", script, "--quick", "--out", "results"],
-        env=os.environ | {"PYTHONPATH": path, "PYTHONUTF8": "1", "MPLBACKEND": "Agg"},
-        cwd=folder,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return done.stdout, {f.name: f.read_bytes() for f in (Path(folder) / "results").iterdir()}
-
-
-@functools.cache
 def lesson(name):
-    """Run a lesson once, however many tests look at it; return its text and its claims."""
-    with tempfile.TemporaryDirectory() as folder:
-        text, files = run(name, folder)
+    """Return the text of a lesson and its claims by id."""
+    text, files, claims = lesson_run(name)
     assert sorted(files) == sorted([f"{name}.json", *FIGURES[name]])
     assert all(files[figure].lstrip().startswith(b"<?xml") for figure in FIGURES[name])
-    facts = json.loads(files[f"{name}.json"])
-    assert (facts["lesson"], facts["quick"]) == (name, True)
-    claims = {claim.pop("claim"): claim for claim in facts["claims"]}
-    assert len(claims) == len(facts["claims"])
     return text, claims
 
 
@@ -103,7 +76,7 @@ def test_it_reports_each_of_its_claims_once_and_prints_them(name):
 def test_it_gives_the_same_bytes_each_time(name, tmp_path):
     (tmp_path / "1").mkdir()
     (tmp_path / "2").mkdir()
-    assert run(name, tmp_path / "1") == run(name, tmp_path / "2")
+    assert run_lesson(name, tmp_path / "1") == run_lesson(name, tmp_path / "2")
 
 
 # 09: the transform -------------------------------------------------------------------------------

@@ -5,18 +5,14 @@ computed here again by NumPy alone, with finite differences for derivatives, fro
 of trained ones the findings are tested that would be others if they were turned round.
 """
 
-import functools
 import itertools
 import json
-import os
 import re
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from lessonrun import lesson_run
 
 import microbn as mb
 
@@ -33,29 +29,13 @@ NUMBER = r"-?\d+(?:\.\d+)?(?:e[-+]\d+)?"
 SPREAD = re.compile(rf"({NUMBER}) \(({NUMBER}) to ({NUMBER})\)")
 
 
-@functools.cache
 def lesson(name):
-    """Run a lesson in an empty folder; return its text and its claims by id."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        script = ROOT / "examples" / f"{name}.py"
-        done = subprocess.run(
-            [sys.executable, "-W", "error", script, "--quick", "--out", "results"],
-            env=os.environ | {"PYTHONPATH": path, "PYTHONUTF8": "1", "MPLBACKEND": "Agg"},
-            cwd=folder,
-            capture_output=True,
-            encoding="utf-8",
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stderr == ""
-        out = Path(folder) / "results"
-        facts = json.loads((out / f"{name}.json").read_text("utf-8"))
-        assert facts["quick"] is True
-        figures = set(re.findall(r"^figure: (.+)$", done.stdout, re.M))
-        assert {file.name for file in out.iterdir()} == {f"{name}.json", *figures}
-        assert figures
-        return done.stdout, {claim["claim"]: claim for claim in facts["claims"]}
+    """Return the text of a lesson, which writes results and figures only, and its claims."""
+    text, files, claims = lesson_run(name)
+    figures = set(re.findall(r"^figure: (.+)$", text, re.M))
+    assert files.keys() == {f"{name}.json", *figures}
+    assert figures
+    return text, claims
 
 
 def numbers(text, start, count):

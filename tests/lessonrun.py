@@ -1,0 +1,42 @@
+"""Running a lesson as its reader does, in short: what the tests of all lessons share."""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+SETTINGS = {"PYTHONUTF8": "1", "MPLBACKEND": "Agg"}
+SETTINGS |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def run_lesson(name, folder):
+    """Run a lesson in a folder, with warnings as errors; return its text and its files."""
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    script = ROOT / "examples" / f"{name}.py"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", script, "--quick", "--out", "results"],
+        env=os.environ | {"PYTHONPATH": path} | SETTINGS,
+        cwd=folder,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout, {f.name: f.read_bytes() for f in (Path(folder) / "results").iterdir()}
+
+
+@functools.cache
+def lesson_run(name):
+    """Run a lesson once, however many tests look at it; return text, files, and claims by id."""
+    with tempfile.TemporaryDirectory() as folder:
+        text, files = run_lesson(name, folder)
+    facts = json.loads(files[f"{name}.json"])
+    assert (facts["lesson"], facts["quick"]) == (name, True)
+    claims = {claim["claim"]: claim for claim in facts["claims"]}
+    assert len(claims) == len(facts["claims"])
+    return text, files, claims
