@@ -16,10 +16,10 @@ import numpy as np
 
 from ... import ops
 from ...ops import NUMPY, Op
+from ..calls import key_in_brackets
 from ..labels import shape, short
 from ..parts import Node
 from ..snapshot import axes_in_words, number
-from ..text import key_in_brackets
 
 SUM, PRODUCT, MATRIX, PREFIX, POWER, ATOM = range(6)  # how tightly a formula holds together
 RANKS = {"add": SUM, "sub": SUM, "mul": PRODUCT, "div": PRODUCT, "matmul": MATRIX}

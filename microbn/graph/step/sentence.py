@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..calls import key_in_brackets
 from ..labels import shape
 from ..parts import Node
 from ..snapshot import axes_in_words, number, summed_axes
-from ..text import key_in_brackets
 
 EACH = ", entry by entry"
 FORWARD = {
