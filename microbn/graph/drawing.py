@@ -12,7 +12,6 @@ from typing import Any, Literal
 from ..apart import apart
 from ..errors import OperandError, ShapeError, describe
 from ..tensor import Tensor
-from .asused import as_used
 from .collapse import LIMIT, Collapse, collapsed, fit
 from .dot import Style, to_dot
 from .graph import Graph
@@ -109,10 +108,9 @@ def _graph_of(drawable: Any, backward: bool, grad_output: Any) -> tuple[Graph, l
             )
         return drawable, []
     outputs, notes = subject(drawable, "draw")
-    graph, remarks = take(outputs, notes, backward, grad_output)
+    graph, remarks, outputs, notes = take(outputs, notes, backward, grad_output)
     if backward:
-        output, notes = as_used(outputs, notes)[:2]
-        found = null_paths(output[0], limit=FOLLOWED, names=notes.names)
+        found = null_paths(outputs[0], limit=FOLLOWED, names=notes.names)
         remarks += [f"Contributes nothing: {null}." for null in found]
         remarks += [found.note] * bool(found.note)
     return graph, remarks

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import describe
 from ..tensor import Tensor
@@ -12,10 +12,17 @@ from .graph import Graph
 from .snapshot import Notes
 
 
-def take(
-    outputs: Sequence[Tensor], notes: Notes, backward: bool, grad_output: Any
-) -> tuple[Graph, list[str]]:
-    """Return the graph of ``outputs``, and remarks; raises what `Graph.from_outputs` does."""
+class Taken(NamedTuple):
+    """A graph, what there is to remark, and the outputs and notes with the leaves as used."""
+
+    graph: Graph
+    remarks: list[str]
+    outputs: tuple[Tensor, ...]
+    notes: Notes
+
+
+def take(outputs: Sequence[Tensor], notes: Notes, backward: bool, grad_output: Any) -> Taken:
+    """Take the graph of ``outputs``; raises what `Graph.from_outputs` does."""
     outputs, notes, overwritten = as_used(outputs, notes)
     graph = Graph.from_outputs(*outputs, backward=backward, grad_output=grad_output, notes=notes)
     remarks = [
@@ -31,4 +38,4 @@ def take(
     if backward and grad_output is None and outputs[0]._grad is None and outputs[0].size > 1:
         seed = next(node.name for node in graph.nodes if node.part == "seed")
         remarks.append(f"{seed}: random numbers, for want of a grad_output.")
-    return graph, list(dict.fromkeys(remarks))
+    return Taken(graph, list(dict.fromkeys(remarks)), outputs, notes)

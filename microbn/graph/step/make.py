@@ -33,7 +33,7 @@ def walk(
     """
     remark = forward_only or ("" if failure else no_way_back(outputs))
     with np.errstate(all="ignore"):  # what is not finite is shown, and warned of in the program
-        graph, remarks = take(outputs, notes, not (remark or failure), grad_output)
+        graph, remarks, *_ = take(outputs, notes, not (remark or failure), grad_output)
     random = any("random numbers" in said for said in remarks)
     given = "random numbers, for want of a gradient" if random else "what is given"
     return Walk(graph, title, (*remarks, *[remark] * bool(remark)), failure, given)
