@@ -29,6 +29,7 @@ class Reader:
         self.forward = [node for node in graph.nodes if node.part is None]
         self.names = Names(graph, self.arguments)
         self.explainer = Explainer(graph.nodes, self.arguments, self._within)
+        self.tables: dict[int, Shown] = {}  # of forward values, each of which is shown many times
 
     def _within(self, index: int) -> Written:
         """Call a node something inside of a formula; a step of a rule is what comes back."""
@@ -41,11 +42,16 @@ class Reader:
 
     def shown(self, index: int, caption: str = "", inside: Container[int] = ()) -> Shown:
         """Show the value of a node; how it came about is written out over what is ``inside``."""
+        if index in self.tables and not caption:
+            return self.tables[index]
         value = self.nodes[index].value
         how = self.explainer.how(index, inside)
-        return Shown(
+        table = Shown(
             caption or self.called(index), np.zeros(0) if value is None else value, index, how
         )
+        if self.nodes[index].part is None and not caption:
+            self.tables[index] = table
+        return table
 
     def written(self, expr: Expr, *, loud: bool = False) -> str:
         """Write a formula as text."""
