@@ -1,4 +1,4 @@
-"""What the lessons share: options, progress, figures, and what they report of each claim.
+"""What the lessons share: options, training, numbers and figures, and what they report of a claim.
 
 A lesson is a script, and a page of the documentation: its comments in `# %% [markdown]` cells are
 the text, and the rest is run. So this module knows a script from a notebook.
@@ -14,6 +14,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
+
+import numpy as np
+
+import microbn as mb
 
 T = TypeVar("T")
 
@@ -41,14 +45,58 @@ def options(name: str) -> SimpleNamespace:
     return SimpleNamespace(name=name, quick=quick, out=folder)
 
 
-def claim(run: SimpleNamespace, name: str, verdict: str, measured: str) -> None:
+def claim(run: SimpleNamespace, name: str, found: str, measured: str) -> None:
     """Report what was found of a claim, such as "A2", and write all reports so far to a file."""
-    assert verdict in VERDICTS, verdict
-    _reported.append({"claim": name, "verdict": verdict, "measured": measured})
-    print(f"{name}: {verdict}. {measured}")
+    assert found in VERDICTS, found
+    _reported.append({"claim": name, "verdict": found, "measured": measured})
+    print(f"{name}: {found}. {measured}")
     facts = {"lesson": run.name, "quick": run.quick, "claims": _reported}
     text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
     (run.out / f"{run.name}.json").write_text(text, encoding="utf-8")
+
+
+def verdict(everywhere: Any, somewhere: Any = False) -> str:
+    """Return which of the verdicts it is, given where the claim was found to be so."""
+    return VERDICTS[0] if everywhere else VERDICTS[1] if somewhere else VERDICTS[2]
+
+
+def network(seed: int, batch_norm: bool, activation: type = mb.nn.ReLU) -> mb.nn.Sequential:
+    """Return 64-64-64-10, the same weights with batch norm as without; lesson 13 builds it."""
+    layers: list[mb.nn.Module] = []
+    for k in range(2):
+        rng = np.random.default_rng([seed, k])
+        layers.append(mb.nn.Linear(64, 64, bias=not batch_norm, rng=rng))
+        layers += [mb.nn.BatchNorm1d(64)] * batch_norm + [activation()]
+    output = mb.nn.Linear(64, 10, rng=np.random.default_rng([seed, 2]))
+    return mb.nn.Sequential(*layers, output)
+
+
+def epoch(net: mb.nn.Module, optimizer: mb.optim.Optimizer, batches: Iterable[Any]) -> None:
+    """Train on every batch once."""
+    net.train()
+    for x, y in batches:
+        loss = mb.functional.cross_entropy(net(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+@mb.no_grad()
+def accuracy(net: mb.nn.Module, x: np.ndarray, y: np.ndarray) -> float:
+    """Return how many images are read right in eval mode, in percent."""
+    return 100 * float(np.mean(np.argmax(net.eval()(x), axis=1) == y))
+
+
+def spread(numbers: Iterable[float], form: str = ".1f") -> str:
+    """Return the median, and in brackets the lowest and the highest."""
+    values = [*numbers]
+    low, middle, high = min(values), np.median(values), max(values)
+    return f"{middle:{form}} ({low:{form}} to {high:{form}})"
+
+
+def plain(number: float) -> str:
+    """Return a number with two digits that count, without an exponent: 0.0032, 100."""
+    return np.format_float_positional(number, 2, fractional=False, trim="-")
 
 
 def track(items: Iterable[T], text: str) -> Iterator[T]:
@@ -87,3 +135,21 @@ def save(run: SimpleNamespace, fig: Any, name: str = "") -> None:
     path = run.out / f"{run.name}{name and '_'}{name}.svg"
     fig.savefig(path, metadata={"Date": None})
     print(f"figure: {path.name}")
+
+
+def band(ax: Any, x: Any, values: Any, style: str, label: str, **kwargs: Any) -> None:
+    """Draw the median over the seeds as a line, and their range as a band."""
+    low, middle, high = np.min(values, 0), np.median(values, 0), np.max(values, 0)
+    (line,) = ax.plot(x, middle, style, label=label, **kwargs)
+    ax.fill_between(x, low, high, color=line.get_color(), alpha=0.25, linewidth=0)
+
+
+def heat(ax: Any, percents: Any, columns: Iterable[str], rows: Iterable[str]) -> Any:
+    """Draw a table of percents as colours, with the numbers in them; return the image."""
+    image = ax.imshow(percents, cmap="cividis", vmin=0, vmax=100, aspect="auto")
+    for (i, j), percent in np.ndenumerate(percents):
+        ink = "black" if percent > 55 else "white"
+        ax.text(j, i, f"{percent:.0f}", ha="center", va="center", color=ink)
+    ax.set_xticks(range(len(percents[0])), columns)
+    ax.set_yticks(range(len(percents)), rows)
+    return image
