@@ -19,6 +19,7 @@ SEEDS = range(2 if run.quick else 10)
 SIZES = np.array([4, 8, 16, 32, 64, 128, 256, 512])
 DRAWS = 200 if run.quick else 1000  # batches of each size
 UNITS = 16
+PARTS = "sigma / sigma_B", "(mu - mu_B) / sigma_B"
 
 # %% [markdown]
 # ## 1. Two parts
@@ -57,11 +58,8 @@ def units(seed):
     net = mb.nn.Sequential(first, *layers)
     optimizer = mb.optim.SGD(net.parameters(), lr=0.03, momentum=0.9)
     for _ in range(2):
-        for x, y in mb.data.batches(x_train, y_train, drop_last=True, rng=rng):
-            loss = mb.functional.cross_entropy(net(x), y)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+        batches = mb.data.batches(x_train, y_train, drop_last=True, rng=rng)
+        lesson.epoch(net, optimizer, batches)
     return (x_train @ first.weight.data.T + first.bias.data)[:, :UNITS].astype(float)
 
 
@@ -99,26 +97,15 @@ for row, seed in enumerate(lesson.track(SEEDS, "drawing batches")):
             found[part, row, column] = np.median(values.std(axis=0))
     kurtosis = (((z - z.mean(axis=0)) / z.std(axis=0)) ** 4).mean(axis=0)
     predicted.append(np.median(np.sqrt((kurtosis - 1) / 4)))
-
-
-def written(values, digits=3):
-    """Return the median and the range over the seeds."""
-    return f"{np.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
-
-
 print("   m  sigma / sigma_B         (mu - mu_B) / sigma_B")
 for column, m in enumerate(SIZES):
-    times, plus = found[:, :, column]
-    print(f"{m:4}  {written(times):22}  {written(plus)}")
+    times, plus = (lesson.spread(values, ".3f") for values in found[:, :, column])
+    print(f"{m:4}  {times:22}  {plus}")
 of_32 = found[:, :, list(SIZES).index(32)]
-lesson.claim(
-    run,
-    "G1",
-    "holds" if identity < 1e-10 and of_32.min() > 0.01 else "does not hold here",
-    f"the two parts are all of it (to {identity:.0e}); in batches of 32 sigma / sigma_B varies by "
-    f"{written(of_32[0])}, (mu - mu_B) / sigma_B by "
-    f"{written(of_32[1])}",
-)
+times, plus = (lesson.spread(values, ".3f") for values in of_32)
+measured = f"the two parts are all of it (to {identity:.0e}); in batches of 32 sigma / sigma_B "
+measured += f"varies by {times}, (mu - mu_B) / sigma_B by {plus}"
+lesson.claim(run, "G1", lesson.verdict(identity < 1e-10 and of_32.min() > 0.01), measured)
 
 # %% [markdown]
 # ## 3. The slope
@@ -129,10 +116,10 @@ lesson.claim(
 # %%
 slopes = {}
 for least, use in (32, SIZES > 16), (4, SIZES > 0):
-    for part, name in enumerate(("sigma / sigma_B", "(mu - mu_B) / sigma_B")):
+    for part, name in enumerate(PARTS):
         fits = [np.polyfit(np.log(SIZES[use]), np.log(line[use]), 1)[0] for line in found[part]]
         slopes[name, least] = fits
-        print(f"{name:21}  from m = {least:2} on: slope {written(fits)}")
+        print(f"{name:21}  from m = {least:2} on: slope {lesson.spread(fits, '.3f')}")
 
 # %% [markdown]
 # Why is it steeper with small batches? Because sigma_B is in the denominator. mu_B alone has the
@@ -149,12 +136,10 @@ by_hand = np.polyfit(np.log(large), np.log((large - 3) ** -0.5), 1)[0]
 print(f"1 / sqrt(m - 3) at the same sizes from m = 32 on: slope {by_hand:.3f}")
 rng = np.random.default_rng(0)
 counts = [1000, 10_000, 100_000] if run.quick else [1000, 10_000, 100_000, 1_000_000]
-settled = {}
 for m in 2, 8:
     normal = rng.normal(size=(counts[-1], m))
     plus = -normal.mean(axis=1) / normal.std(axis=1)
-    settled[m] = [float(plus[:n].std()) for n in counts]
-    over = ", ".join(f"{value:.3f}" for value in settled[m])
+    over = ", ".join(f"{plus[:n].std():.3f}" for n in counts)
     print(f"normal numbers, m = {m}, over {', '.join(map(str, counts))} batches: {over}")
 print(f"by hand for m = 8: 1 / sqrt(5) = {5**-0.5:.3f}; for m = 2 there is none")
 
@@ -166,8 +151,8 @@ print(f"by hand for m = 8: 1 / sqrt(5) = {5**-0.5:.3f}; for m = 2 there is none"
 
 # %%
 height = found[0][:, -1] * np.sqrt(SIZES[-1])
-print(f"sigma / sigma_B at m = 512, times sqrt(512): {written(height)}")
-print(f"sqrt((k - 1) / 4)                          : {written(predicted)}")
+print(f"sigma / sigma_B at m = 512, times sqrt(512): {lesson.spread(height, '.3f')}")
+print(f"sqrt((k - 1) / 4)                          : {lesson.spread(predicted, '.3f')}")
 
 # %% [markdown]
 # In training the images of an epoch are dealt out: none comes twice. The noise of large batches is
@@ -176,23 +161,16 @@ print(f"sqrt((k - 1) / 4)                          : {written(predicted)}")
 
 # %%
 fewer = [parts(units(s), 512, np.random.default_rng(s), replace=False)[1] for s in SEEDS]
-ratios = [np.median(p.std(axis=0)) / found[1, s, -1] for s, p in zip(SEEDS, fewer, strict=True)]
-print(f"m = 512, dealt out against drawn: {written(ratios)}; by hand {np.sqrt(930 / 1441):.3f}")
+ratios = lesson.spread(np.median(np.std(fewer, axis=1), axis=1) / found[1, :, -1], ".3f")
+print(f"m = 512, dealt out against drawn: {ratios}; by hand {np.sqrt(930 / 1441):.3f}")
 
 # %%
 fig, ax = lesson.figure()
 smooth = np.geomspace(4, 512, 100)
 ax.plot(smooth, 1 / np.sqrt(smooth - 3), ":", color=lesson.GREY, label="1 / sqrt(m - 3)")
-ax.plot(
-    smooth, 1 / np.sqrt(smooth), "-", lw=0.8, color=lesson.GREY, label="1 / sqrt(m), slope -1/2"
-)
-for part, (name, style) in enumerate(
-    (("times sigma / sigma_B", "o"), ("plus (mu - mu_B) / sigma_B", "s"))
-):
-    low, middle, high = np.percentile(found[part], [0, 50, 100], axis=0)
-    ax.errorbar(
-        SIZES, middle, [middle - low, high - middle], fmt=style, ms=4, capsize=2, label=name
-    )
+ax.plot(smooth, 1 / np.sqrt(smooth), lw=0.8, color=lesson.GREY, label="1 / sqrt(m), slope -1/2")
+lesson.band(ax, SIZES, found[0], "o", "times sigma / sigma_B", ms=4)
+lesson.band(ax, SIZES, found[1], "s", "plus (mu - mu_B) / sigma_B", ms=4)
 ax.set(xscale="log", yscale="log", xlabel="batch size m", ylabel="standard deviation over batches")
 ax.set_xticks(SIZES, [str(m) for m in SIZES])
 ax.minorticks_off()
@@ -200,16 +178,10 @@ ax.legend()
 lesson.save(run, fig)
 
 # %%
-from_32 = {name: values for (name, least), values in slopes.items() if least == 32}
-weaker = bool((np.diff(np.median(found, axis=1), axis=1) < 0).all())
-near = all(abs(np.median(values) + 0.5) < 0.05 for values in from_32.values())
-lesson.claim(
-    run,
-    "G2",
-    "holds within limits" if weaker and near else "does not hold here",
-    "slope from m = 32 on: "
-    + ", ".join(f"{name} {written(values)}" for name, values in from_32.items())
-    + "; steeper below (from m = 4 on: "
-    + ", ".join(f"{np.median(slopes[name, 4]):.3f}" for name in from_32)
-    + "), and for m = 2 and 3 the standard deviation has no limit",
-)
+weaker = (np.diff(np.median(found, axis=1), axis=1) < 0).all()
+near = all(abs(np.median(slopes[name, 32]) + 0.5) < 0.05 for name in PARTS)
+from_32 = ", ".join(f"{name} {lesson.spread(slopes[name, 32], '.3f')}" for name in PARTS)
+from_4 = ", ".join(f"{np.median(slopes[name, 4]):.3f}" for name in PARTS)
+measured = f"slope from m = 32 on: {from_32}; steeper below (from m = 4 on: {from_4}); of normal "
+measured += "numbers with m = 2 and 3 there is no standard deviation (by hand; seen at m = 2)"
+lesson.claim(run, "G2", lesson.verdict(False, weaker and near), measured)

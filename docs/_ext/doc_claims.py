@@ -84,6 +84,8 @@ CLAIMS = {
     "G2": "The larger the mini-batch, the weaker the noise.",
     "G3": "It regularises slightly, similarly to dropout.",
     "G4": "Dropout is noise that adds, says one text. It multiplies.",
+    "erratum 1": "One text divides by sqrt(var - eps).",
+    "erratum 2": "One text divides by sigma + eps.",
 }
 
 
@@ -120,7 +122,8 @@ def row(docs: Path, name: str, found: dict[str, list[dict[str, Any]]]) -> str:
     head = f"| {escape(name)} | {claim} "
     if found:
         facts = [f for several in found.values() for f in several]
-        measured = "<br>".join(f"{verdict(f['verdict'])} {escape(f['measured'])}" for f in facts)
+        lines = (f"{verdict(f['verdict'])}<br>{escape(f['measured'])}" for f in facts)
+        measured = "<br>".join(lines)
         where = "<br>".join(place(docs, lesson, tests(docs, lesson)) for lesson in found)
     else:
         measured, where = verdict("not yet"), ""
