@@ -8,8 +8,6 @@
 # bias before it is redundant), C2 (what is left).
 
 # %%
-import copy
-
 import lesson
 import numpy as np
 
@@ -42,26 +40,19 @@ def train(model, epochs):
     """Train on the digits, the same batches each time."""
     optimizer = mb.optim.SGD(model.parameters(), lr=0.03, momentum=0.9)
     batches = mb.data.batches(*data[:2], batch_size=32, drop_last=True, rng=1)
-    dtype = model[0].weight.dtype
     for _ in range(epochs):
-        for x, y in batches:
-            loss = mb.functional.cross_entropy(model(x.astype(dtype)), y)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+        lesson.epoch(model, optimizer, batches)
     return model
 
 
 epochs = 2 if run.quick else 20
-model = network()
-before, layer = copy.deepcopy(model.state_dict()), model[1]
-train(model, epochs)
-moved = {n: np.median(abs(value - before[f"1.{n}"])) for n, value in layer.state_dict().items()}
+begun, layer = network()[1].state_dict(), train(network(), epochs)[1]
+moved = {n: np.median(abs(value - begun[n])) for n, value in layer.state_dict().items()}
 parameters = [name for name, _ in layer.named_parameters()]
 buffers = [name for name, _ in layer.named_buffers()]
 for name, far in moved.items():
     kind = "parameter" if name in parameters else "buffer"
-    print(f"{kind:9} {name:19} moved by {far:.3f}, the median of {before[f'1.{name}'].size}")
+    print(f"{kind:9} {name:19} moved by {far:.3f}, the median of {begun[name].size}")
 print(f"numbers   eps = {layer.eps:g}, momentum = {layer.momentum:g}, which nothing moves")
 measured = f"parameters: {' '.join(parameters)}; buffers: {' '.join(buffers)}; in {epochs} epochs "
 measured += f"gamma moved by {moved['weight']:.3f} and beta by {moved['bias']:.3f} (medians of 128)"
@@ -77,10 +68,9 @@ lesson.claim(run, "A4", "holds", measured)
 counts = [sum(p.size for p in network(norm).parameters()) for norm in (False, True)]
 print(f"without {counts[0]:,}, by hand 64*128 + 128 + 128*128 + 128 + 128*10 + 10 = 26,122")
 print(f"with    {counts[1]:,}, that is {counts[1] - counts[0]} more, by hand 2 * 2 * 128 = 512")
-shapes = ", ".join(str(p.shape) for p in (layer.weight, layer.bias, model[0].bias))
-measured = f"gamma, beta and the bias before them have shapes {shapes}; "
-measured += f"{counts[1]:,} parameters instead of {counts[0]:,}"
-lesson.claim(run, "A5", "holds", measured)
+shapes = ", ".join(str(p.shape) for p in (layer.weight, layer.bias, network()[0].bias))
+measured = f"gamma, beta and the bias before them have shapes {shapes}"
+lesson.claim(run, "A5", "holds", f"{measured}; {counts[1]:,} parameters instead of {counts[0]:,}")
 
 # %% [markdown]
 # ## One of what
@@ -97,14 +87,13 @@ for shape in (32, 5), (32, 5, 7), (32, 5, 8, 6):
     z = rng.normal(size=shape) * rng.uniform(1, 9) + 5
     kind = mb.nn.BatchNorm2d if len(shape) == 4 else mb.nn.BatchNorm1d
     y = kind(5, dtype=np.float64)(z).data
-    rows = np.moveaxis(z, 1, -1).reshape(-1, 5)  # (m, d), (m * l, d) or (m * h * w, c)
-    as_rows = np.moveaxis(y, 1, -1).reshape(-1, 5)
+    # (m, d), (m * l, d) or (m * h * w, c)
+    rows, as_rows = (np.moveaxis(a, 1, -1).reshape(-1, 5) for a in (z, y))
     off = abs(as_rows - (rows - rows.mean(axis=0)) / np.sqrt(rows.var(axis=0) + 1e-5)).max()
     worst = max(worst, off)
     print(f"{shape!s:14} {len(rows):5} values per mean, 5 means; off plain NumPy by {off:.1e}")
 
-conv = mb.nn.Conv2d(1, 4, 3, padding=1, rng=np.random.default_rng(0))
-z = conv(data.x_train[:100].reshape(-1, 1, 8, 8))
+z = mb.nn.Conv2d(1, 4, 3, padding=1, rng=0)(data.x_train[:100].reshape(-1, 1, 8, 8))
 y = mb.nn.BatchNorm2d(4)(z).data
 by_channel, by_pixel = abs(y.mean(axis=(0, 2, 3))).max(), abs(y.mean(axis=0)).max()
 print(f"digits {z.shape}: largest mean of a channel {by_channel:.1e}, of a pixel {by_pixel:.2f}")
@@ -124,9 +113,9 @@ lesson.claim(run, "A7", "holds", measured)
 # %%
 def with_bias(b, dtype):
     """Return the output of linear and batch norm on 32 digits, and the gradients of W and b."""
-    linear, norm = mb.nn.Linear(64, 128, dtype=dtype, rng=0), mb.nn.BatchNorm1d(128, dtype=dtype)
+    linear, norm, *_ = network(dtype=dtype)
     linear.bias.data = np.asarray(b, dtype)
-    y = norm(linear(data.x_train[:32].astype(dtype)))
+    y = norm(linear(data.x_train[:32]))
     y.backward(np.random.default_rng(1).normal(size=y.shape).astype(dtype))
     return y.data, linear.weight.grad, linear.bias.grad
 
@@ -160,20 +149,18 @@ lesson.save(run, fig, "bias")
 
 
 # %%
-def answers(model, dtype):
+@mb.no_grad()
+def answers(model):
     """Return what the network says to the test images, ten numbers each, and how many are right."""
-    with mb.no_grad():
-        logits = model.eval()(data.x_test.astype(dtype)).data
-    return logits, 100 * np.mean(logits.argmax(axis=1) == data.y_test)
+    return model.eval()(data.x_test).data, lesson.accuracy(model, data.x_test, data.y_test)
 
 
 trained = []
 for dtype in (np.float64, np.float32):
-    begun, kept = network(dtype=dtype), train(network(dtype=dtype), epochs)
+    begun = network(dtype=dtype)
+    kept, bare = (train(network(bias=bias, dtype=dtype), epochs) for bias in (True, False))
     drift, beta = (abs(kept[k].bias.data - begun[k].bias.data).max() for k in (0, 1))
-    (a, right), (b, right_without) = (
-        answers(m, dtype) for m in (kept, train(network(bias=False, dtype=dtype), epochs))
-    )
+    (a, right), (b, right_without) = answers(kept), answers(bare)
     same, apart = np.sum(a.argmax(axis=1) == b.argmax(axis=1)), abs(a - b).max()
     trained.append(f"{right:.1f} % and {right_without:.1f} % right, {same} of 355 answers the same")
     print(f"{dtype.__name__}, after {epochs} epochs with b and without: {trained[-1]}")
@@ -186,15 +173,14 @@ for dtype in (np.float64, np.float32):
 
 # %%
 kept[0].bias.data = np.zeros(128, np.float32)
-taken, right_after = answers(kept, np.float32)
+taken, right_after = answers(kept)
 print(f"b set to 0 afterwards: outputs move by {abs(taken - a).max():.1f}", end=", ")
 print(f"{right_after:.1f} % right instead of {right:.1f} %")
-large, small = found[np.float32][:, 0], found[np.float64]
-measured = f"float64: for b up to 1 the output changes by {small[0, 0]:.0e}, db is at most "
-measured += f"{small[:, 1].max():.0e} beside a dW of {abs(dw).max():.0f}; float32: {large[0]:.0e} "
-measured += f"for b up to 1, {large[-1]:.1f} for b up to a million; trained with b and without, "
-measured += f"float64: {trained[0]}; float32: {trained[1]}"
-lesson.claim(run, "C1", "holds", measured)
+(small, db), (large, _) = found[np.float64].T, found[np.float32].T
+measured = f"float64: for b up to 1 the output changes by {small[0]:.0e}, db is at most "
+measured += f"{db.max():.0e} beside a dW of {abs(dw).max():.0f}; float32: {large[0]:.0e} for b up "
+measured += f"to 1, {large[-1]:.1f} for b up to a million; trained with b and without, "
+lesson.claim(run, "C1", "holds", f"{measured}float64: {trained[0]}; float32: {trained[1]}")
 
 # %% [markdown]
 # ## What is left
@@ -203,14 +189,13 @@ lesson.claim(run, "C1", "holds", measured)
 # not two.
 
 # %%
-rows = {}
+counts = []
 for what, model in {"w, b": network(norm=False), "w, gamma, beta": network(bias=False)}.items():
     print(what)
     for name, p in model.named_parameters():
         print(f"  {name:9} {p.shape!s:10} {p.size:6,}")
-    rows[what] = [sum(1 for _ in model.parameters()), sum(p.size for p in model.parameters())]
-    print(f"  {rows[what][0]} arrays, {rows[what][1]:,} numbers")
-(arrays, numbers), (arrays_bn, numbers_bn) = rows.values()
-measured = f"two hidden layers of 128: {arrays} arrays, {numbers:,} numbers with w, b; {arrays_bn} "
-measured += f"arrays, {numbers_bn:,} with w, gamma, beta: one vector of 128 more for each layer"
-lesson.claim(run, "C2", "holds", measured)
+    sizes = [p.size for p in model.parameters()]
+    counts.append(f"{len(sizes)} arrays, {sum(sizes):,}")
+    print(f"  {counts[-1]} numbers")
+measured = f"two hidden layers of 128: {counts[0]} numbers with w, b; {counts[1]} with w, gamma, "
+lesson.claim(run, "C2", "holds", f"{measured}beta: one vector of 128 more for each layer")

@@ -7,8 +7,9 @@
 # activation. The output layer is usually left alone, though one set of course notes normalises it
 # too. All of it can be tried.
 #
-# On ImageNet either has been found better: with CaffeNet 47.8 % before and 49.3 % after, with
-# GoogLeNet 60.7 % before and 59.6 % after, though from different initial weights
+# On ImageNet either has been found better, from initial weights of one kind: with CaffeNet 47.8 %
+# before and 49.3 % after, with GoogLeNet 60.3 % before and 59.6 % after (the last without gamma and
+# beta). But GoogLeNet without any batch norm reads 61.9 %, more than either
 # (https://github.com/ducha-aiki/caffenet-benchmark/blob/master/batchnorm.md, by the authors of
 # Mishkin et al. 2017, arXiv:1606.02228).
 #
@@ -16,6 +17,8 @@
 # (the output layer too).
 
 # %%
+from itertools import product
+
 import lesson
 import numpy as np
 
@@ -59,40 +62,29 @@ def test_loss(model):
 
 RATES = {0.03: 2 if run.quick else 10} | ({} if run.quick else {0.01: 5, 0.1: 5})
 epochs = 3 if run.quick else 10
-settings = [
-    (rate, activation, place, seed)
-    for rate, seeds in RATES.items()
-    for activation in ACTIVATIONS
-    for place in PLACES
-    for seed in range(seeds)
-    if place != "none" or rate == 0.03
-]
+settings = [s for s in product(RATES, ACTIVATIONS, PLACES) if s[2] != "none" or s[0] == 0.03]
 right, loss, early, models = {}, {}, {}, {}
-for rate, activation, place, seed in lesson.track(settings, "training"):
-    model = network(place, activation, seed)
-    one_epoch_each = train(model, data, seed, epochs, rate=rate)
-    next(one_epoch_each)
-    early.setdefault((rate, activation, place), []).append(test_loss(model))
-    right.setdefault((rate, activation, place), []).append([*one_epoch_each][-1])
-    loss.setdefault((rate, activation, place), []).append(test_loss(model))
-    models[rate, activation, place, seed] = model
-
-
-def spread(numbers, digits):
-    """Return the median, the lowest and the highest."""
-    return (
-        f"{np.median(numbers):.{digits}f} ({min(numbers):.{digits}f} to {max(numbers):.{digits}f})"
-    )
-
+for setting in lesson.track(settings, "training"):
+    rate, activation, place = setting
+    models[setting] = [network(place, activation, seed) for seed in range(RATES[rate])]
+    rows = []
+    for seed, model in enumerate(models[setting]):
+        one_epoch_each = train(model, data, seed, epochs, rate=rate)
+        next(one_epoch_each)
+        after_one = test_loss(model)
+        percent = [*one_epoch_each][-1]
+        rows.append((percent, test_loss(model), after_one))
+    right[setting], loss[setting], early[setting] = np.transpose(rows)
 
 print(f"after {epochs} epochs: median (lowest to highest)")
-for (rate, activation, place), found in right.items():
-    print(f"rate {rate:<4} {activation:7} {place:14}", end=" ")
-    print(f"{spread(found, 1):22} % right, loss {spread(loss[rate, activation, place], 3)}")
+for setting in settings:
+    print("rate {:<4} {:7} {:14}".format(*setting), end=" ")
+    print(f"{lesson.spread(right[setting]):22} % right", end=", ")
+    print(f"loss {lesson.spread(loss[setting], '.3f')}")
 
 # %%
 fig, axes = lesson.figure(2)
-wrong = {key: 100 - np.array(values) for key, values in right.items()}
+wrong = {setting: 100 - percents for setting, percents in right.items()}
 for ax, name, found in zip(axes, ("read wrong (%)", "cross-entropy"), (wrong, loss), strict=True):
     for i, (activation, marker) in enumerate(zip(ACTIVATIONS, "os^", strict=True)):
         for x, place in enumerate(PLACES):
@@ -118,21 +110,24 @@ lesson.save(run, fig)
 # %%
 def differences(found, place, rate=0.03):
     """Return, for each activation, found there less found with batch norm before, by seed."""
-    keys = [[(rate, a, p) for p in (place, "before")] for a in ACTIVATIONS]
-    return {k[0][1]: np.subtract(found[k[0]], found[k[1]]) for k in keys}
+    return {a: found[rate, a, place] - found[rate, a, "before"] for a in ACTIVATIONS}
 
 
-after, others = differences(right, "after"), []
+def listed(by_seed, form):
+    """Return median, lowest and highest for each activation."""
+    return ", ".join(f"{name} {lesson.spread(d, form)}" for name, d in by_seed.items())
+
+
+medians = []
 for rate in RATES:
     for name, by_seed in differences(right, "after", rate).items():
-        print(f"rate {rate:<4} {name:7} after less before: {spread(by_seed, 2)} points")
-        others += [np.median(by_seed)] * (rate != 0.03)
-similar = max(abs(np.median(d)) for d in [*after.values(), *others]) <= 1
-measured = f"points read right, after less before the activation, {len(after['ReLU'])} seeds: "
-measured += ", ".join(f"{name} {spread(d, 2)}" for name, d in after.items())
-if others:
+        print(f"rate {rate:<4} {name:7} after less before: {lesson.spread(by_seed, '.2f')} points")
+        medians.append(np.median(by_seed))
+measured = f"points read right, after less before the activation, {RATES[0.03]} seeds: "
+measured += listed(differences(right, "after"), ".2f")
+if others := medians[3:]:  # after those of 0.03
     measured += f"; at rates 0.01 and 0.1 medians from {min(others):.2f} to {max(others):.2f}"
-lesson.claim(run, "A8", "holds" if similar else "holds within limits", measured)
+lesson.claim(run, "A8", lesson.verdict(max(map(abs, medians)) <= 1, True), measured)
 
 # %% [markdown]
 # ## The output layer too?
@@ -151,14 +146,13 @@ points, more, more_early = (differences(f, "before, output") for f in (right, lo
 for name in ACTIVATIONS:
     width = network("before", name, 0)(data.x_train).data.std()
     print(f"{name:7} the output begins {width:.2f} wide, and normalised 1 wide")
-    print(f"  output normalised less not: {spread(points[name], 2)} points right")
-    print(f"  loss after 1 epoch  {spread(more_early[name], 3)}")
-    print(f"  loss after {epochs:<2} epochs {spread(more[name], 3)}")
-seeds = range(RATES[0.03])
-trained = {p: [models[0.03, "ReLU", p, s] for s in seeds] for p in ("before", "before, output")}
+    print(f"  output normalised less not: {lesson.spread(points[name], '.2f')} points right")
+    print(f"  loss after 1 epoch  {lesson.spread(more_early[name], '.3f')}")
+    print(f"  loss after {epochs:<2} epochs {lesson.spread(more[name], '.3f')}")
+trained = {place: models[0.03, "ReLU", place] for place in ("before", "before, output")}
 for place, found in trained.items():
     wide = [model.eval()(data.x_test).data.std() for model in found]
-    print(f"ReLU, {place:14} standard deviation of the output {spread(wide, 2)}")
+    print(f"ReLU, {place:14} standard deviation of the output {lesson.spread(wide, '.2f')}")
 
 # %% [markdown]
 # There is another reason to expect harm. In training the mean of each output over the batch is now
@@ -172,21 +166,17 @@ for place, found in trained.items():
 by_digit = [data.x_test[data.y_test == digit][:32] for digit in range(10)]
 alone = {}
 for place, found in trained.items():
-    answers = [[model.train()(x).data for x in by_digit] for model in found]
-    hits = [[a.argmax(axis=1) == k for k, a in enumerate(of_model)] for of_model in answers]
-    alone[place] = spread([100 * np.mean(h) for h in hits], 1)
-    moves = [np.ptp([a.mean(axis=0) for a in of_model], axis=0).max() for of_model in answers]
+    answers = np.array([[model.train()(x).data for x in by_digit] for model in found])
+    hits = answers.argmax(axis=3) == np.arange(10)[:, None]  # by network, digit and image
+    alone[place] = lesson.spread(100 * hits.mean(axis=(1, 2)))
+    moves = np.ptp(answers.mean(axis=2), axis=1).max()
     print(f"ReLU, {place:14} batches of one digit, in training mode: {alone[place]} % right")
-    print(f"  the mean of an output differs by at most {max(moves):.2g} between such batches")
-costs = max(-np.median(d) for d in points.values()) > 1, max(map(np.median, more.values())) > 0
-verdict = ("holds", "holds within limits", "does not hold here")[sum(costs)]
-measured = (
-    f"usually the output is left alone; normalised as well, {len(seeds)} seeds: points right "
-)
-measured += ", ".join(f"{name} {spread(points[name], 2)}" for name in ACTIVATIONS)
-for text, found in ("1 epoch", more_early), (f"{epochs} epochs", more):
-    measured += f"; test loss after {text} "
-    measured += ", ".join(f"{name} {spread(found[name], 3)}" for name in ACTIVATIONS)
-measured += f"; batches of one digit in training mode {alone['before, output']} % right instead of "
-measured += f"{alone['before']} % (ReLU)"
-lesson.claim(run, "A10", verdict, measured)
+    print(f"  the mean of an output differs by at most {moves:.2g} between such batches")
+right_still = min(map(np.median, points.values())) >= -1
+loss_still = max(map(np.median, more.values())) <= 0
+measured = f"usually the output is left alone; normalised as well, {RATES[0.03]} seeds: points "
+measured += f"right {listed(points, '.2f')}; test loss after 1 epoch {listed(more_early, '.3f')}; "
+measured += f"test loss after {epochs} epochs {listed(more, '.3f')}; batches of one digit in "
+measured += f"training mode {alone['before, output']} % right instead of {alone['before']} % (ReLU)"
+found = lesson.verdict(right_still and loss_still, right_still or loss_still)
+lesson.claim(run, "A10", found, measured)

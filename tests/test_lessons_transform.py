@@ -19,7 +19,7 @@ pytest.importorskip("matplotlib")
 
 ROOT = Path(__file__).parent.parent
 LESSONS = {
-    "09_transform": ("A1", "A2", "A3", "A6"),
+    "09_transform": ("A1", "A2", "A3", "A6", "erratum 1", "erratum 2"),
     "10_parameters": ("A4", "A5", "A7", "C1", "C2"),
     "11_placement": ("A8", "A10"),
     "12_laws": ("B6", "A9", "B1", "B2", "B3", "B4", "B5"),
@@ -149,8 +149,12 @@ def test_erratum_with_a_minus():
     assert largest == pytest.approx(np.sqrt(VAR[~bad] / (VAR[~bad] - EPS)).max(), abs=6e-5)
     nan, largest = after(text, "var + eps: nan for")
     assert (nan, largest) == (0, pytest.approx(np.sqrt(VAR / (VAR + EPS)).max(), abs=6e-5))
-    wide = after(text, "a column with variance 1.0001 eps:")
+    of_pixels, of_column = measured("09_transform", "erratum 1", "does not hold here").split(";")
+    assert of_pixels == f"nan for {bad.sum()} of 64 pixels"
+    wide = after(of_column, "a column with variance 1.0001 eps:")
     assert wide == [pytest.approx(np.sqrt(1.0001 / x), abs=0.05) for x in (0.0001, 2.0001)]
+    column = np.array([-1, 1]) * np.sqrt(1.0001 * EPS)
+    assert wide[1] == pytest.approx(np.std(column / np.sqrt(np.var(column) + EPS)), abs=6e-5)
 
 
 def test_erratum_sigma_plus_eps():
@@ -166,6 +170,15 @@ def test_erratum_sigma_plus_eps():
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
     found = after(text, "\n0e+00 ")
     np.testing.assert_allclose(found, [0, 0, 0.75 / np.sqrt(EPS), np.nan], rtol=1e-5)
+
+
+def test_what_erratum_2_reports():
+    said = measured("09_transform", "erratum 2", "does not hold here").split("width ")[1]
+    inside, beside, sigma, *largest, zero = numbers(said)
+    assert (sigma, zero) == (0.001, 0)
+    assert inside == pytest.approx(sigma / np.sqrt(sigma**2 + EPS), abs=6e-4)
+    assert beside == pytest.approx(sigma / (sigma + EPS), abs=6e-4)
+    np.testing.assert_allclose(largest, [0.75 / np.sqrt(EPS), np.nan], atol=0.6)
 
 
 # 10: the parameters ------------------------------------------------------------------------------
