@@ -88,9 +88,7 @@ def network(batch_norm, he, seed):
         layers.append(mb.nn.Linear(inputs, 32, rng=rng))
         if he:
             mb.nn.init.kaiming_normal_(layers[-1].weight, rng=rng)
-        if batch_norm:
-            layers.append(mb.nn.BatchNorm1d(32))
-        layers.append(mb.nn.ReLU())
+        layers += [mb.nn.BatchNorm1d(32)] * batch_norm + [mb.nn.ReLU()]
     return mb.nn.Sequential(*layers, mb.nn.Linear(32, 10, rng=rng))
 
 
@@ -101,37 +99,27 @@ def loss_on(net, x, y):
 
 def train(net, seed):
     """Train, and return what was measured on the way: a row for every tenth step."""
-    parameters, rows, step = list(net.parameters()), [], 0
-    optimizer, rng = mb.optim.SGD(parameters, lr=RATE), np.random.default_rng(seed)
-    batches = mb.data.batches(data.x_train, data.y_train, batch_size=64, drop_last=True, rng=rng)
-    for _ in range(EPOCHS):
-        for x, y in batches:
-            if step % 10 == 0:
-                rows.append(measure(loss_on(net, x, y), parameters))
-            optimizer.zero_grad()
-            loss_on(net, x, y)().backward()
-            optimizer.step()
-            step += 1
+    parameters, rows = list(net.parameters()), []
+    optimizer = mb.optim.SGD(parameters, lr=RATE)
+    batches = mb.data.batches(data.x_train, data.y_train, batch_size=64, drop_last=True, rng=seed)
+    steps = [batch for _ in range(EPOCHS) for batch in batches]
+    for step, batch in enumerate(steps):
+        if step % 10 == 0:
+            rows.append(measure(loss_on(net, *batch), parameters))
+        lesson.epoch(net, optimizer, [batch])
     return rows
 
 
-def accuracy(net):
-    """Return the share of the test images that are read right, in percent."""
-    mb.nn.update_batch_norm(net, [data.x_train])  # looking ahead has moved the running statistics
-    net.eval()
-    with mb.no_grad():
-        return 100 * np.mean(np.argmax(net(data.x_test), axis=1) == data.y_test)
-
-
-NAMES, DRAWN = ("without", "with"), {"He's weights": True, "default weights": False}
+NAMES = {"without": False, "with": True}
+DRAWN = {"He's weights": True, "default weights": False}
 found = {(drawn, name): [] for drawn in DRAWN for name in NAMES}
 scores = {key: [] for key in found}
 for seed in lesson.track(range(SEEDS), "seeds"):
-    for drawn, he in DRAWN.items():
-        for batch_norm, name in enumerate(NAMES):
-            net = network(batch_norm, he, seed)
-            found[drawn, name].append(train(net, seed))
-            scores[drawn, name].append(accuracy(net))
+    for drawn, name in found:
+        net = network(NAMES[name], DRAWN[drawn], seed)
+        found[drawn, name].append(train(net, seed))
+        mb.nn.update_batch_norm(net, [data.x_train])  # looking ahead has moved the statistics
+        scores[drawn, name].append(lesson.accuracy(net, data.x_test, data.y_test))
 found = {key: np.array(rows) for key, rows in found.items()}  # (seed, time, measure)
 
 # %% [markdown]
@@ -139,15 +127,8 @@ found = {key: np.array(rows) for key, rows in found.items()}  # (seed, time, mea
 # over the seeds, and their range. The first epoch stands by itself.
 
 # %%
-FIRST = 3  # measurements in the first epoch, of 22 steps
-WHEN = {"first epoch": slice(0, FIRST), "later": slice(FIRST, None)}
-
-
-def spread(values):
-    """Write the median and the range of a list."""
-    return f"{np.median(values):.3g} ({min(values):.2g} to {max(values):.2g})"
-
-
+# There are three measurements in the first epoch, of 22 steps.
+WHEN = {"first epoch": slice(0, 3), "later": slice(3, None)}
 times = {}  # how many times larger without batch norm, seed by seed
 for drawn in DRAWN:
     print(f"{drawn:34}", *(f"{name:>26}" for name in NAMES))
@@ -155,19 +136,19 @@ for drawn in DRAWN:
         typical = {name: np.median(found[drawn, name][:, stretch], axis=1) for name in NAMES}
         times[drawn, when] = typical["without"] / typical["with"]
         for k, title in enumerate(MEASURES):
-            cells = (f"{spread(typical[name][:, k]):>26}" for name in NAMES)
+            cells = [f"{lesson.spread(typical[name][:, k], '.2g'):>26}" for name in NAMES]
             print(f"{when:11} {title:22}", *cells)
-    print(f"{'test accuracy, %':34}", *(f"{spread(scores[drawn, n]):>26}" for n in NAMES))
+    cells = [f"{lesson.spread(scores[drawn, name]):>26}" for name in NAMES]
+    print(f"{'test accuracy, %':34}", *cells)
 
 # %%
 fig, axes = lesson.figure(figsize=(9, 6), columns=3, rows=2, sharex=True, sharey="col")
 for drawn, row in zip(DRAWN, axes, strict=True):
     for k, (title, ax) in enumerate(zip(MEASURES, row, strict=True)):
+        ax.set_yscale("log")
         for name, style in zip(NAMES, ("--", "-"), strict=True):
             values = found[drawn, name][:, :, k]
-            epochs = np.arange(values.shape[1]) * 10 / 22
-            ax.semilogy(epochs, np.median(values, axis=0), style, label=name)
-            ax.fill_between(epochs, values.min(0), values.max(0), alpha=0.25, linewidth=0)
+            lesson.band(ax, np.arange(values.shape[1]) * 10 / 22, values, style, name)
         ax.set(title=f"{title}\n{drawn}")
         ax.grid()
 for ax in axes[1]:
@@ -220,18 +201,10 @@ for title, a, b in zip(MEASURES, small, large, strict=True):
 
 # %%
 he, default = times["He's weights", "later"], times["default weights", "first epoch"]
-if min(he.min(), default.min()) > 1:
-    verdict = "holds"
-else:
-    verdict = "holds within limits" if np.all(np.median(he, axis=0) > 1) else "does not hold here"
-parts = [
-    f"{drawn}, {when}: " + ", ".join(spread(ratio) for ratio in each.T)
-    for (drawn, when), each in times.items()
-]
-lesson.claim(
-    run,
-    "F2",
-    verdict,
-    f"{', '.join(MEASURES)}: times larger without batch norm, median and range of {SEEDS} seeds. "
-    + "; ".join(parts),
-)
+verdict = lesson.verdict(min(he.min(), default.min()) > 1, np.median(he, axis=0).min() > 1)
+parts = []
+for key, ratios in times.items():
+    cells = [lesson.spread(ratio, ".2g") for ratio in ratios.T]
+    parts.append(f"{', '.join(key)}: {', '.join(cells)}")
+text = f"{', '.join(MEASURES)}: times larger without batch norm, median and range of {SEEDS} seeds"
+lesson.claim(run, "F2", verdict, f"{text}. {'; '.join(parts)}")

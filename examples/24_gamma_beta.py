@@ -10,9 +10,11 @@
 #   linear part, where it might as well not be there;
 # - **F10**, a lecturer's own guess: batch norm may help because gamma and beta add capacity.
 #
-# They are settled here by one set of networks, 64-64-64-10, which read digits.
+# They are tested here with one set of networks, 64-64-64-10, which read digits.
 
 # %%
+import itertools
+
 import lesson
 import numpy as np
 
@@ -39,7 +41,6 @@ class ScaleAndShift(mb.nn.Module):
         self.bias = mb.nn.Parameter(np.zeros(size, np.float32))
 
     def forward(self, x):
-        """Scale and shift each feature."""
         return x * self.weight + self.bias
 
 
@@ -65,8 +66,8 @@ def network(kind, activation, seed):
     return mb.nn.Sequential(*layers, mb.nn.Linear(size, 10, rng=rng))
 
 
-print("parameters")
 counts = {kind: sum(p.size for p in network(kind, mb.nn.ReLU, 0).parameters()) for kind in MIDDLE}
+print("parameters")
 for kind, count in counts.items():
     print(f"  {kind:18} {count}")
 
@@ -79,77 +80,51 @@ for kind, count in counts.items():
 
 
 # %%
-def parts(net):
-    """Return a copy of the weights of the hidden layers, of all gammas and of all betas."""
-    hidden = list(net)[:-1]
-    linear = [layer for layer in hidden if isinstance(layer, mb.nn.Linear)]
-    norms = [layer for layer in hidden if isinstance(layer, mb.nn.BatchNorm1d) and layer.affine]
-    lists = [p.weight for p in linear], [p.weight for p in norms], [p.bias for p in norms]
-    return [np.concatenate([p.data.ravel() for p in group]) for group in lists if group]
-
-
 def train(net, seed):
-    """Train, and return loss and accuracy after each epoch, and the parts of the network."""
+    """Train, and return the test accuracy after each epoch, and the states from the start on."""
     optimizer = mb.optim.SGD(net.parameters(), lr=0.03, momentum=0.9)
-    rng = np.random.default_rng(seed)
-    batches = mb.data.batches(data.x_train, data.y_train, batch_size=32, drop_last=True, rng=rng)
-    history, scores = [parts(net)], []
+    batches = mb.data.batches(data.x_train, data.y_train, batch_size=32, drop_last=True, rng=seed)
+    scores, states = [], [net.state_dict()]
     for _ in range(EPOCHS):
-        net.train()
-        for x, y in batches:
-            optimizer.zero_grad()
-            mb.functional.cross_entropy(net(x), y).backward()
-            optimizer.step()
-        net.eval()
-        with mb.no_grad():
-            loss = mb.functional.cross_entropy(net(data.x_train), data.y_train).item()
-            right = np.argmax(net(data.x_test), axis=1) == data.y_test
-        history.append(parts(net))
-        scores.append((loss, 100 * np.mean(right)))
-    return np.array(scores), history
-
-
-def linear_part(net):
-    """Return the share of what the sigmoids are given, on the training images, within -1 to 1."""
-    x, within = data.x_train, []
-    with mb.no_grad():
-        for layer in net:
-            if isinstance(layer, mb.nn.Sigmoid):
-                within.append(np.mean(np.abs(x.data) < 1))
-            x = layer(x)
-    return 100 * np.mean(within)
+        lesson.epoch(net, optimizer, batches)
+        scores.append(lesson.accuracy(net, data.x_test, data.y_test))
+        states.append(net.state_dict())
+    return scores, states
 
 
 class Tangent(mb.nn.Module):
     """What a sigmoid would be if it were linear: its tangent at 0."""
 
     def forward(self, z):
-        """Return the value of the tangent."""
         return 0.5 + z / 4
 
 
-RELU, SIGMOID, STRAIGHT = mb.nn.ReLU, mb.nn.Sigmoid, Tangent
-jobs = [(kind, RELU) for kind in MIDDLE] + [(kind, SIGMOID) for kind in list(MIDDLE)[:3]]
-scores, shares, histories = {}, {}, []
-for kind, activation in lesson.track([*jobs, ("batch norm", STRAIGHT)], "networks"):
-    runs = []
+@mb.no_grad()
+def look(net, activation):
+    """Return the training loss, and how much of what the activations are given is in -1 to 1, %."""
+    x, within = data.x_train, []
+    for layer in net.eval():
+        if isinstance(layer, activation):
+            within.append(np.mean(np.abs(x.data) < 1))
+        x = layer(x)
+    return mb.functional.cross_entropy(x, data.y_train).item(), 100 * np.mean(within)
+
+
+RELU, SIGMOID, LINEAR = mb.nn.ReLU, mb.nn.Sigmoid, ("batch norm", Tangent)
+jobs = [(kind, SIGMOID) for kind in ("plain", "batch norm", "standardised only")]
+jobs += [*((kind, RELU) for kind in MIDDLE), LINEAR]
+FIRST, END, LOSS, SHARE = range(4)  # accuracy after the first epoch and at the end; what look finds
+found, histories = {}, []
+for kind, activation in lesson.track(jobs, "networks"):
+    rows = []
     for seed in range(SEEDS):
         net = network(kind, activation, seed)
-        score, history = train(net, seed)
-        runs.append(score)
-        if activation is SIGMOID:
-            shares.setdefault(kind, []).append(linear_part(net))
+        scores, states = train(net, seed)
+        rows.append((scores[0], scores[-1], *look(net, activation)))
         if (kind, activation) == ("batch norm", RELU):
-            histories.append(history)
+            histories.append(states)
             last = net
-    scores[kind, activation] = np.array(runs)  # (seed, epoch, loss and accuracy)
-
-
-def spread(values, digits=1):
-    """Write the median and the range of a list."""
-    low, middle, high = (f"{q:.{digits}f}" for q in np.quantile(values, [0, 0.5, 1]))
-    return f"{middle} ({low} to {high})"
-
+    found[kind, activation] = np.array(rows).T  # one of the four, seed
 
 # %% [markdown]
 # ## F5: what goes on changing?
@@ -159,46 +134,42 @@ def spread(values, digits=1):
 
 # %%
 PARTS = "weights", "gamma", "beta"
-change = np.empty((3, SEEDS, EPOCHS))
-late = np.empty((3, SEEDS))  # of the way from the start to the end, what is left after epoch 1
-for k, seed in np.ndindex(3, SEEDS):
-    path = [epoch[k] for epoch in histories[seed]]
-    for e in range(EPOCHS):
-        change[k, seed, e] = np.linalg.norm(path[e + 1] - path[e]) / np.linalg.norm(path[e + 1])
-    late[k, seed] = np.linalg.norm(path[-1] - path[1]) / np.linalg.norm(path[-1] - path[0])
-after = 100 * np.median(change[:, :, 1:], axis=2)  # over the epochs
-print("change per epoch after the first, and what of all change comes after it, %")
-for k, name in enumerate(PARTS):
-    print(f"  {name:8} {spread(after[k], 2):>22} {spread(100 * late[k]):>22}")
+PATHS = ("0.weight", "3.weight"), ("1.weight", "4.weight"), ("1.bias", "4.bias")
+
+
+def changes(states, paths):
+    """Return the relative change in each epoch, and what of the whole way is left after one, %."""
+    arrays = [np.concatenate([state[path].ravel() for path in paths]) for state in states]
+    norm, first, end = np.linalg.norm, arrays[1], arrays[-1]
+    each = [norm(new - old) / norm(new) for old, new in itertools.pairwise(arrays)]
+    return each, 100 * norm(end - first) / norm(end - arrays[0])
+
 
 fig, ax = lesson.figure()
-for k, (name, style) in enumerate(zip(PARTS, ("-o", "-s", "-^"), strict=True)):
-    epochs = np.arange(1, EPOCHS + 1)
-    ax.semilogy(epochs, np.median(change[k], axis=0), style, label=name, markersize=4)
-    ax.fill_between(epochs, change[k].min(0), change[k].max(0), alpha=0.25, linewidth=0)
-ax.set(xlabel="epoch", ylabel="relative change in the epoch", xticks=epochs[:: max(1, EPOCHS // 5)])
+epochs = np.arange(1, EPOCHS + 1)
+ax.set(xlabel="epoch", ylabel="relative change in the epoch", yscale="log", xticks=epochs[::4])
+after, said = {}, []
+for name, paths, style in zip(PARTS, PATHS, ("-o", "-s", "-^"), strict=True):
+    change, left = zip(*(changes(states, paths) for states in histories), strict=True)
+    lesson.band(ax, epochs, change, style, name, markersize=4)
+    after[name] = [100 * np.median(each[1:]) for each in change]  # over the epochs, seed by seed
+    said.append(f"{name} {lesson.spread(after[name], '.2f')} and {lesson.spread(left)}")
 ax.grid()
 ax.legend()
 lesson.save(run, fig, "change")
 
-little = [bool(np.all(after[0] > 2 * after[k])) for k in (1, 2)]  # half as much, in every seed
-verdict = "holds" if all(little) else "holds within limits" if any(little) else "does not hold here"
-lesson.claim(
-    run,
-    "F5",
-    verdict,
-    "relative change per epoch after the first, %: "
-    + ", ".join(f"{name} {spread(after[k], 2)}" for k, name in enumerate(PARTS))
-    + "; of the way from start to end this is left after one epoch, %: "
-    + ", ".join(f"{name} {spread(100 * late[k], 0)}" for k, name in enumerate(PARTS))
-    + f" (median and range of {SEEDS} seeds)",
-)
+# Little is less than half as much as the weights, in every seed.
+half = np.array(after["weights"]) / 2
+little = [np.all(after[name] < half) for name in ("gamma", "beta")]
+text = "relative change per epoch after the first, and what of the way from start to end is left "
+text += f"after one epoch, %: {'; '.join(said)} (median and range of {SEEDS} seeds)"
+lesson.claim(run, "F5", lesson.verdict(all(little), any(little)), text)
 
 # %% [markdown]
 # Of gamma it is true if it is measured so: but gamma begins at 1, and a small part of 1 is all
 # that it ever learns, and of that as large a share comes after the first epoch as with the weights
-# (second column; in 20 epochs about 70 %). Of beta it is not true: it changes at about the pace of
-# the weights.
+# (the second number; in 20 epochs about 70 %). Of beta it is not true: it changes at about the
+# pace of the weights.
 #
 # ## F6: standardised only
 #
@@ -206,92 +177,71 @@ lesson.claim(
 # distribution with mean 0 and variance 1, 68.3 % lie there. If nothing but that part were used,
 # sigmoids could be left out; the last line is a network in which the tangent takes their place, so
 # that it is linear from end to end.
+#
+# The claim has two halves: without gamma and beta fewer test images are read right, and more of
+# what a sigmoid is given lies between -1 and 1. It *holds* if both are so in every seed, the first
+# with sigmoid and with ReLU; *within limits* if one of them is.
 
 # %%
-print(f"{'':29} {'within -1 to 1, %':>22} {'training loss':>24} {'test accuracy, %':>22}")
-for kind, activation in [*jobs[5:], jobs[1], jobs[2], ("batch norm", STRAIGHT)]:
-    end = scores[kind, activation][:, -1].T
-    share = spread(shares[kind]) if activation is SIGMOID else ""
-    label = f"{kind}, {activation.__name__}"
-    print(f"{label:29} {share:>22} {spread(end[0], 4):>24} {spread(end[1]):>22}")
+print(f"{'':26} {'within -1 to 1, %':>21} {'training loss':>24} {'test accuracy, %':>21}")
+for (kind, activation), (_, end, loss, share) in found.items():
+    print(f"{kind + ', ' + activation.__name__:26} {lesson.spread(share):>21}", end=" ")
+    print(f"{lesson.spread(loss, '.4f'):>24} {lesson.spread(end):>21}")
 
-loses = {}  # what standardisation alone costs, seed by seed
-for activation in SIGMOID, RELU:
-    full, bare = (
-        scores[kind, activation][:, -1, 1] for kind in ("batch norm", "standardised only")
-    )
-    loses[activation] = full - bare
-inside = [spread(shares[kind]) for kind in ("standardised only", "batch norm")]
-worse = [bool(np.median(loss) > 0) for loss in loses.values()]
-wider = min(shares["standardised only"]) > max(shares["batch norm"])
-always = all(loss.min() > 0 for loss in loses.values())
-verdict = "holds" if always and wider else "does not hold here"
-if verdict != "holds" and wider and any(worse):
-    verdict = "holds within limits"
-linear = scores["batch norm", STRAIGHT][:, -1, 1]
-lesson.claim(
-    run,
-    "F6",
-    verdict,
-    f"of what a sigmoid is given lies within -1 to 1: {inside[0]} % without gamma and beta, "
-    f"{inside[1]} % with them; that costs {spread(loses[SIGMOID])} points of test accuracy with "
-    f"sigmoid, {spread(loses[RELU])} with ReLU; linear throughout: {spread(linear)} % "
-    f"(median and range of {SEEDS} seeds)",
-)
+bare, full = found["standardised only", SIGMOID], found["batch norm", SIGMOID]
+lost = full[END] - bare[END]  # points of test accuracy, seed by seed
+lost_relu = found["batch norm", RELU][END] - found["standardised only", RELU][END]
+halves = [min(*lost, *lost_relu) > 0, np.all(bare[SHARE] > full[SHARE])]
+inside = [lesson.spread(net[SHARE]) for net in (bare, full)]
+cost = f"{lesson.spread(lost)} with sigmoid, {lesson.spread(lost_relu)} with ReLU"
+text = f"of what a sigmoid is given, within -1 to 1: {inside[0]} % without gamma and beta, "
+text += f"{inside[1]} % with them; points of test accuracy lost without them: {cost}; linear "
+text += f"throughout: {lesson.spread(found[LINEAR][END])} % (median and range of {SEEDS} seeds)"
+lesson.claim(run, "F6", lesson.verdict(all(halves), any(halves)), text)
 
 # %% [markdown]
-# Needed they are not. In the full run the median network without them reads one test image of 355
-# fewer, and with ReLU some seeds read more. They help to fit: with sigmoids the training loss is
-# about half as large with gamma and beta. Of the picture of the linear part it is true that gamma
-# widens what a sigmoid is given. But standardising did not put it there (a plain network has no
-# smaller share within -1 to 1), and a network that is linear throughout reads less than one point
-# fewer than the standardised one: on these digits there is little that a sigmoid could be missed
-# for.
+# The second half is found, the first is not: needed they are not. In the full run they are worth
+# one test image of 355 in the median, and with ReLU some seeds read more without them. They help to
+# fit: with sigmoids the training loss is about half as large with gamma and beta. Of the picture of
+# the linear part it is true that gamma widens what a sigmoid is given. But standardising did not
+# put it there (a plain network has no smaller share within -1 to 1), and a network that is linear
+# throughout reads less than one point fewer than the standardised one: on these digits there is
+# little that a sigmoid could be missed for.
 #
 # ## F10: is it the added parameters?
 #
 # There is an argument before any experiment. Without normalisation, `gamma * (W a + b) + beta` is
 # again a linear layer: nothing can be computed that was out of reach before. The same is true of
 # batch norm in use, where mean and variance are constants. Folded into its linear layers, the
-# trained network is a plain one, with 8,970 parameters, and computes the same.
+# trained network is a plain one, with 8,970 parameters, and computes the same: its outputs differ
+# by less than 0.0001, which is rounding.
 
 # %%
-last.eval()
-folded = mb.nn.fold_batch_norm(last)
+folded = mb.nn.fold_batch_norm(last.eval())
 with mb.no_grad():
     apart = np.abs(folded(data.x_test).data - last(data.x_test).data).max()
 print(f"folded: {sum(p.size for p in folded.parameters())} parameters", end=", ")
-print(f"the outputs agree to 4 digits: {apart < 1e-4}")
-print(f"{'':19} {'parameters':>10} {'accuracy after 1 epoch':>24} {f'after {EPOCHS}':>24}")
-for kind in MIDDLE:
-    first, end = scores[kind, RELU][:, 0, 1], scores[kind, RELU][:, -1, 1]
-    print(f"{kind:19} {counts[kind]:>10} {spread(first):>24} {spread(end):>24}")
+print(f"the outputs differ by at most {lesson.plain(apart)}")
 
 # %%
-gains = {
-    kind: [scores[kind, RELU][:, e, 1] - scores["plain", RELU][:, e, 1] for e in (0, -1)]
-    for kind in MIDDLE
-}
-added, normalised = ("gamma, beta only", "one neuron more"), "standardised only"
-most = max(np.median(gains[kind][0]) for kind in added)
-verdict = (
-    "does not hold here" if most < np.median(gains[normalised][0]) / 10 else "holds within limits"
-)
-lesson.claim(
-    run,
-    "F10",
-    verdict,
-    f"points of test accuracy gained over the plain network after 1 epoch and after {EPOCHS}: "
-    + "; ".join(
-        f"{kind} ({counts[kind] - counts['plain']:+d} parameters) {spread(a)} and {spread(b)}"
-        for kind, (a, b) in gains.items()
-        if kind != "plain"
-    )
-    + f" (median and range of {SEEDS} seeds)",
-)
+plain = found["plain", RELU]
+gains = {kind: found[kind, RELU] - plain for kind in list(MIDDLE)[1:]}
+said = []
+for kind, gain in gains.items():
+    more = f"{counts[kind] - counts['plain']:+d} parameters"
+    said.append(f"{kind} ({more}) {lesson.spread(gain[FIRST])} and {lesson.spread(gain[END])}")
+
+# The added parameters gain something if it is a tenth of what standardising gains, or more.
+added = [np.median(gains[kind][FIRST]) for kind in ("gamma, beta only", "one neuron more")]
+some = max(added) >= np.median(gains["standardised only"][FIRST]) / 10
+text = f"test accuracy of the plain network after 1 epoch and after {EPOCHS}, %: "
+text += f"{lesson.spread(plain[FIRST])} and {lesson.spread(plain[END])}; points gained over it: "
+text += f"{'; '.join(said)} (median and range of {SEEDS} seeds)"
+lesson.claim(run, "F10", lesson.verdict(False, some), text)
 
 # %% [markdown]
 # The parameters that were added without normalising gain nothing. Standardisation that *takes* 128
-# parameters away gains nearly all. That is not quite the end of the guess: a network can be the
-# same in what it could compute and still be easier to train because gamma and beta are *other
-# coordinates* for it. What is ruled out is capacity.
+# parameters away gains as much as batch norm, but for fractions of a point in the median. That is
+# not quite the end of the guess: a network can be the same in what it could compute and still be
+# easier to train because gamma and beta are *other coordinates* for it. What is ruled out is
+# capacity.
