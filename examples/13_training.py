@@ -13,13 +13,15 @@
 # images right. Guessing gives 10 %.
 
 # %%
+from itertools import product
+
 import lesson
 import numpy as np
 
 import microbn as mb
 
 run = lesson.options("13_training")
-SEEDS, EPOCHS, BATCH = (range(2), 3, 32) if run.quick else (range(5), 10, 32)
+SEEDS, EPOCHS = (range(2), 3) if run.quick else (range(5), 10)
 data = mb.data.digits()
 print(f"{len(data.x_train)} images to train on, {len(data.x_test)} to test on, 64 numbers each")
 
@@ -46,6 +48,8 @@ def network(seed, batch_norm=True, activation=mb.nn.ReLU):
 
 
 # %% [markdown]
+# From here on the lessons use `lesson.network`, which is this one.
+#
 # ## One step
 #
 # Forward, loss, backward, on the first 32 images. A network that knows nothing gives each of ten
@@ -82,9 +86,7 @@ print(f"the loss of the same images afterwards: {again.item():.4f}")
 
 # %%
 def train(net, optimizer, seed):
-    batches = mb.data.batches(
-        data.x_train, data.y_train, batch_size=BATCH, drop_last=True, rng=seed
-    )
+    batches = mb.data.batches(data.x_train, data.y_train, batch_size=32, drop_last=True, rng=seed)
     net.train()
     for _ in range(EPOCHS):
         for x, y in batches:  # for each mini-batch
@@ -104,10 +106,13 @@ net = network(seed=0)
 before = accuracy(net)
 train(net, mb.optim.SGD(net.parameters(), lr=0.1), seed=0)
 print(f"read right before training {before:.1f} %, after {EPOCHS} epochs {accuracy(net):.1f} %")
-print(f"gamma went from 1 to between {net[1].weight.data.min():.2f}", end=" ")
-print(f"and {net[1].weight.data.max():.2f}")
+gamma = net[1].weight.data
+print(f"gamma went from 1 to between {gamma.min():.2f} and {gamma.max():.2f}")
 
 # %% [markdown]
+# From here on the lessons use `lesson.epoch`, which is the inner loop, and `lesson.accuracy`, which
+# is this one.
+#
 # ## Five update rules
 #
 # The rules differ in what they do with a gradient. Let a weight be 1, and its gradient 2, twice:
@@ -151,13 +156,11 @@ for rule, make in RULES.items():
 
 # %%
 DESCENT = RULES["gradient descent"]
-runs = {f"ReLU, {name}": (mb.nn.ReLU, make) for name, make in RULES.items()}
-runs |= {
-    "tanh, gradient descent": (mb.nn.Tanh, DESCENT),
-    "sigmoid, gradient descent": (mb.nn.Sigmoid, DESCENT),
-}
+runs = {f"ReLU, {rule}": (mb.nn.ReLU, make) for rule, make in RULES.items()}
+runs["tanh, gradient descent"] = mb.nn.Tanh, DESCENT
+runs["sigmoid, gradient descent"] = mb.nn.Sigmoid, DESCENT
 found = {}
-for name, batch_norm in lesson.track([(n, b) for n in runs for b in (True, False)], "training"):
+for name, batch_norm in lesson.track(product(runs, (True, False)), "training"):
     activation, make = runs[name]
     found[name, batch_norm] = scores = []
     for seed in SEEDS:
@@ -165,15 +168,13 @@ for name, batch_norm in lesson.track([(n, b) for n in runs for b in (True, False
         train(net, make(net.parameters()), seed)
         scores.append(accuracy(net))
 
-
-def text(scores):
-    return f"{np.median(scores):.1f} ({min(scores):.1f} to {max(scores):.1f})"
-
-
 print(f"test images read right after {EPOCHS} epochs, in percent: median of {len(SEEDS)} (range)")
 print(f"{'':26} {'with batch norm':20} without")
+said = {}
 for name in runs:
-    print(f"{name:26} {text(found[name, True]):20} {text(found[name, False])}")
+    with_bn, without = (lesson.spread(found[name, batch_norm]) for batch_norm in (True, False))
+    said[name] = f"{name} {with_bn}, without {without}"
+    print(f"{name:26} {with_bn:20} {without}")
 
 # %%
 fig, ax = lesson.figure(figsize=(6.6, 3.8))
@@ -195,21 +196,13 @@ lesson.save(run, fig)
 
 
 # %%
-def verdict(names):
+def report(claim, names):
     works = [min(found[name, True]) >= 90 for name in names]
-    if all(works):
-        return "holds"
-    return "holds within limits" if any(works) else "does not hold here"
+    start = f"With batch norm, after {EPOCHS} epochs, {len(SEEDS)} seeds, % of the test images: "
+    measured = start + "; ".join(said[name] for name in names)
+    lesson.claim(run, claim, lesson.verdict(all(works), any(works)), measured)
 
 
-def summary(names):
-    parts = (f"{n} {text(found[n, True])}, without {text(found[n, False])}" for n in names)
-    return "; ".join(parts)
-
-
-start = f"With batch norm, after {EPOCHS} epochs, {len(SEEDS)} seeds, % of the test images: "
-rules = [name for name in runs if name.startswith("ReLU")]
-activations = [name for name in runs if name.endswith("gradient descent")]
-lesson.claim(run, "D1", verdict(rules[:1]), start + summary(rules[:1]))
-lesson.claim(run, "D2", verdict(rules), start + summary(rules))
-lesson.claim(run, "D3", verdict(activations), start + summary(activations))
+report("D1", ["ReLU, gradient descent"])
+report("D2", [name for name in runs if name.startswith("ReLU")])
+report("D3", [name for name in runs if name.endswith("gradient descent")])
