@@ -122,7 +122,7 @@ def row(docs: Path, name: str, found: dict[str, list[dict[str, Any]]]) -> str:
     head = f"| {escape(name)} | {claim} "
     if found:
         facts = [f for several in found.values() for f in several]
-        lines = (f"{verdict(f['verdict'])}<br>{escape(f['measured'])}" for f in facts)
+        lines = (f"{verdict(f['verdict'])} <br>{escape(f['measured'])}" for f in facts)
         measured = "<br>".join(lines)
         where = "<br>".join(place(docs, lesson, tests(docs, lesson)) for lesson in found)
     else:
