@@ -95,6 +95,7 @@ for ax, name, found in zip(axes, ("read wrong (%)", "cross-entropy"), (wrong, lo
         ax.plot([], [], marker, color=lesson.COLOURS[i], label=activation)
     ax.set(ylabel=f"{name}, test images", xlabel="batch norm", yscale="log")
     ax.set_xticks(range(len(PLACES)), PLACES)
+    lesson.plain_ticks(ax.yaxis)
 axes[0].legend()
 lesson.save(run, fig)
 

@@ -180,12 +180,13 @@ for name in runs:
 fig, ax = lesson.figure(figsize=(6.6, 3.8))
 for batch_norm, label, marker in ((True, "with batch norm", "o"), (False, "without", "s")):
     rows = np.arange(len(runs)) + (-0.15 if batch_norm else 0.15)
-    scores = np.array([found[name, batch_norm] for name in runs])
-    middle = np.median(scores, axis=1)
-    reach = [middle - scores.min(axis=1), scores.max(axis=1) - middle]
+    wrong = 100 - np.array([found[name, batch_norm] for name in runs])
+    middle = np.median(wrong, axis=1)
+    reach = [middle - wrong.min(axis=1), wrong.max(axis=1) - middle]
     ax.errorbar(middle, rows, xerr=reach, fmt=marker, capsize=3, label=label)
 ax.set_yticks(range(len(runs)), runs)
-ax.set(xlabel=f"test images read right after {EPOCHS} epochs, % (median, range)")
+ax.set(xlabel=f"test images read wrong after {EPOCHS} epochs, % (median, range)", xscale="log")
+lesson.plain_ticks(ax.xaxis)
 ax.invert_yaxis()
 ax.grid(axis="x")
 fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=2)

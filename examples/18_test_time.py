@@ -116,7 +116,7 @@ ax.plot(steps, batch, ".", ms=3, color=lesson.GREY, label="batch")
 ax.plot(steps, running, label="momentum=0.1")
 ax.plot(steps, cumulative, "--", label="momentum=None")
 ax.set(xlabel="step", ylabel="mean of unit 0 before batch norm")
-ax.legend(loc="lower left")
+fig.legend(loc="outside upper center", ncols=3, columnspacing=1)
 lesson.save(run, fig)
 
 # %% [markdown]

@@ -218,7 +218,7 @@ for when in WHEN:
 # %%
 fig, axes = lesson.figure(figsize=(9, 6.2), columns=3, rows=2)
 for when, row in zip(WHEN, axes, strict=True):
-    for name, ax, style in zip(NAMES, row, ("--", "-"), strict=False):
+    for name, ax, style in zip(NAMES, row, ("C1--", "C0-"), strict=False):
         _, _, pair, block = found[name, when][0]
         reach = np.sqrt(0.1 / np.linalg.eigvalsh(block)[0])  # as far as the flat direction goes
         axis, loss = np.linspace(-reach, reach, SIDE), np.empty((SIDE, SIDE))

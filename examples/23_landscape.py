@@ -146,7 +146,7 @@ fig, axes = lesson.figure(figsize=(9, 6), columns=3, rows=2, sharex=True, sharey
 for drawn, row in zip(DRAWN, axes, strict=True):
     for k, (title, ax) in enumerate(zip(MEASURES, row, strict=True)):
         ax.set_yscale("log")
-        for name, style in zip(NAMES, ("--", "-"), strict=True):
+        for name, style in zip(NAMES, ("C1--", "C0-"), strict=True):
             values = found[drawn, name][:, :, k]
             lesson.band(ax, np.arange(values.shape[1]) * 10 / 22, values, style, name)
         ax.set(title=f"{title}\n{drawn}")

@@ -105,7 +105,7 @@ fig, axes = lesson.figure(figsize=(9, 5.6), columns=4, rows=2, sharex=True, shar
 for drawn, row in zip(DRAWN, axes, strict=True):
     for layer, ax in enumerate(row):
         ax.set_yscale("log")
-        for name, style in zip(NAMES, ("--", "-"), strict=True):
+        for name, style in zip(NAMES, ("C1--", "C0-"), strict=True):
             lesson.band(ax, range(EPOCHS + 1), found[drawn, name][:, :, layer, 0], style, name)
         ax.set(title=f"layer {layer + 1}\n{drawn}")
         ax.grid()

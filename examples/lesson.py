@@ -144,6 +144,15 @@ def band(ax: Any, x: Any, values: Any, style: str, label: str, **kwargs: Any) ->
     ax.fill_between(x, low, high, color=line.get_color(), alpha=0.25, linewidth=0)
 
 
+def plain_ticks(axis: Any) -> None:
+    """Label a logarithmic axis with 1, 2, 5, 10 and so on, in plain numbers."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
 def heat(ax: Any, percents: Any, columns: Iterable[str], rows: Iterable[str]) -> Any:
     """Draw a table of percents as colours, with the numbers in them; return the image."""
     image = ax.imshow(percents, cmap="cividis", vmin=0, vmax=100, aspect="auto")
