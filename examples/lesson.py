@@ -45,10 +45,18 @@ def options(name: str) -> SimpleNamespace:
     return SimpleNamespace(name=name, quick=quick, out=folder)
 
 
-def claim(run: SimpleNamespace, name: str, found: str, measured: str) -> None:
-    """Report what was found of a claim, such as "A2", and write all reports so far to a file."""
+def claim(run: SimpleNamespace, name: str, found: str, measured: str, limits: str = "") -> None:
+    """Report what was found of a claim, such as "A2", and write all reports so far to a file.
+
+    ``limits`` says within which it holds, if it does not hold without any.
+    """
     assert found in VERDICTS, found
-    _reported.append({"claim": name, "verdict": found, "measured": measured})
+    report = {"claim": name, "verdict": found, "measured": measured}
+    if found == "holds within limits":
+        assert limits, f"within which limits {name} holds is not said"
+        report["limits"] = limits
+        found += f" ({limits})"
+    _reported.append(report)
     print(f"{name}: {found}. {measured}")
     facts = {"lesson": run.name, "quick": run.quick, "claims": _reported}
     text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"

@@ -64,8 +64,14 @@ def explain(op: str, args: Sequence[Any], params: dict[str, Any], error: Excepti
     given = ", ".join(describe(a) for a in args)
     options = "".join(f", {k}={v!r}" for k, v in params.items() if v is not None and k != "key")
     said = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else "refused"
-    if isinstance(error, TypeError):
-        kind: type[Exception] = OperandError
+    kind: type[Exception]
+    if op == "matmul" and any(_is_number(a) for a in args):
+        kind, remedy = (
+            ShapeError,
+            "each operand of @ needs an axis; single numbers are multiplied by *",
+        )
+    elif isinstance(error, TypeError):
+        kind = OperandError
         remedy = "operands are Tensors, real arrays (bool, int, float) and Python numbers"
     elif isinstance(error, IndexError) and not isinstance(error, ValueError):
         kind, remedy = IndexingError, REMEDIES["index"]
@@ -73,6 +79,10 @@ def explain(op: str, args: Sequence[Any], params: dict[str, Any], error: Excepti
         kind = ShapeError
         remedy = REMEDIES.get(op) or _remedy(said)
     return kind(f"{op}({given}{options}): {said}; {remedy}")
+
+
+def _is_number(operand: Any) -> bool:
+    return isinstance(operand, bool | int | float) or getattr(operand, "shape", None) == ()
 
 
 def _remedy(said: str) -> str:

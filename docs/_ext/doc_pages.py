@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import ast
 import html
-import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jupytext
 import nbformat
+from doc_findings import CLAIMS, escape, read_results, verdict
 from matplotlib import font_manager
 from sphinx.application import Sphinx
 from sphinx.util import logging
@@ -107,7 +107,10 @@ def lesson_page(script: Path, docs: Path, made: Path) -> str:
     for i, cell in enumerate(notebook.cells):
         cell.id = f"cell-{i}"  # else they are random
         cell.metadata = nbformat.from_dict({})
+        if re.search(r"lesson\.figure\([^)]", cell.source):  # of several parts, or of its own size
+            cell.metadata = nbformat.from_dict({"mystnb": {"image": {"classes": "wide"}}})
     write(made / f"{script.stem}.ipynb", nbformat.writes(notebook) + "\n")
+    notebook.cells[0].source = f"# {number(script.stem)}. " + notebook.cells[0].source[2:]
     if read_results(docs, script.stem):
         notebook.cells.insert(1, nbformat.v4.new_markdown_cell(SHORT, id="short-run"))
     for i, text in enumerate(after(script.stem, docs)):
@@ -120,47 +123,48 @@ def after(name: str, docs: Path) -> Iterator[str]:
     found = read_results(docs, name)
     if found:
         rows = "".join(
-            f"| {c['claim']} | {verdict(c['verdict'])} | {escape(c['measured'])} |\n" for c in found
+            f"| {c['claim']} | {escape(CLAIMS[c['claim']])} "
+            f"| {verdict(c)} <br>{escape(c['measured'])} |\n"
+            for c in found
         )
         figures = "".join(
-            f"\n![A figure of the full run]({os.path.relpath(figure, docs / 'tutorial')})\n"
-            for figure in sorted((docs / "results").glob(f"{name}*.svg"))
+            f"\n![A figure of the full run]({os.path.relpath(figure, docs / 'tutorial')})"
+            f"{'{.wide}' if is_wide(figure) else ''}\n"
+            for figure in sorted((docs / "results").glob(f"{name}*.svg"), key=shown(name, docs))
         )
         yield (
             "## The full run\n\n"
             "This page was built with a short run of the lesson; numbers and figures above are "
             f"from that one. The full run, `python examples/{name}.py`, found:\n\n"
-            f"| claim | | measured |\n|---|---|---|\n{rows}{figures}\n"
+            "```{rst-class} claims\n```\n\n"
+            f"| | claim | what was measured |\n|---|---|---|\n{rows}{figures}\n"
             "[All claims](/claims.md) in one table."
         )
     yield (
         "## Take it with you\n\n"
         f"{{download}}`{name}.ipynb </_static/made/{name}.ipynb>` is this lesson as a notebook; "
-        "put {download}`lesson.py </_static/made/lesson.py>` beside it. "
+        "put {download}`lesson.py </_static/made/lesson.py>` beside it. It needs Jupyter, and "
+        "microbn with the extra `examples`. It does the full run, or the short one if there is "
+        "`MICROBN_QUICK=1` in the environment, and writes its figures and results beside itself. "
         f"`examples/{name}.py` is the same as a program."
     )
 
 
-def read_results(docs: Path, name: str) -> list[dict[str, str]]:
-    """Return what the full run of a lesson has reported of each claim, nothing if there is none."""
-    path = docs / "results" / f"{name}.json"
-    if not path.exists():
-        return []
-    facts = json.loads(path.read_text("utf-8"))
-    if facts["quick"]:
-        logger.warning("%s is from a short run; it is not shown", path.name)
-        return []
-    return list(facts["claims"])
+def number(name: str) -> int:
+    """Return the number of a program, such as 4 of ``04_batch_norm``."""
+    return int(name.partition("_")[0])
 
 
-def verdict(text: str) -> str:
-    """Return a verdict in Markdown, coloured by the style sheet."""
-    return f"[{text}]{{.verdict .{text.replace(' ', '-')}}}"
+def is_wide(figure: Path) -> bool:
+    """Whether a figure is too wide to be read on a phone as it is."""
+    width = re.search(r'width="([\d.]+)pt"', figure.read_text("utf-8"))
+    return width is not None and float(width[1]) > 400
 
 
-def escape(text: str) -> str:
-    """Return Markdown that shows the text as it is."""
-    return re.sub(r"([\\`*_{}\[\]<>|$#~])", r"\\\1", text)
+def shown(name: str, docs: Path) -> Callable[[Path], int]:
+    """Return the place in a lesson at which a figure is saved, for sorting."""
+    source = (docs.parent / "examples" / f"{name}.py").read_text("utf-8")
+    return lambda figure: source.find(f'"{figure.stem.removeprefix(f"{name}_")}"')
 
 
 # Other programs -----------------------------------------------------------------------------------
@@ -169,21 +173,22 @@ def escape(text: str) -> str:
 def example_page(script: Path, made: Path) -> str:
     """Run a program and return its page, in Markdown."""
     source = script.read_text("utf-8")
-    question, _, text = ast.get_docstring(ast.parse(source)).partition("\n")
-    code = source.split('"""\n', 2)[-1] if source.startswith('"""') else source
+    tree = ast.parse(source)
+    question, _, text = ast.get_docstring(tree).partition("\n")
+    code = "\n".join(source.splitlines()[tree.body[0].end_lineno :])
     options = ["--quick"] if '"--quick"' in source else []
     printed = run(script, options, made)
     command = " ".join(["python", f"examples/{script.name}", *options])
     parts = [
-        f"# {question}",
-        text.strip(),
+        f"# {number(script.stem)}. {escape(question)}",
+        escape(text.strip()),
         f"## The program\n\n````python\n{code.strip()}\n````",
         f"## What it prints\n\nRun by `{command}`:\n\n````text\n{printed.rstrip()}\n````",
     ]
     if (made / f"{script.stem}.html").exists():
         parts.append(f"## Step through it\n\n{frame(f'../_static/made/{script.stem}.html')}")
     if (made / f"{script.stem}.svg").exists():
-        picture = f"![The graph of {script.name}](/_static/made/{script.stem}.svg)"
+        picture = f"![The graph of {script.name}](/_static/made/{script.stem}.svg){{.drawn}}"
         parts.append(f"## The picture\n\n{picture}")
     return "\n\n".join(parts) + "\n"
 

@@ -131,10 +131,11 @@ def lookalikes(link: Link) -> Iterator[Fault]:
         x: lambda g, out, x: g * x,
         f"{f}**2": lambda g, out, x: g * out * out,
         f"1 - {f}": lambda g, out, x: g * (1 - out),
-        f"({x} > 0)": lambda g, out, x: g * (x > 0),
-        f"({x} < 0)": lambda g, out, x: g * (x < 0),
         f"{f} * (1 - {f})": lambda g, out, x: g * out * (1 - out),
     }
+    if call.op in (ops.relu, ops.abs):  # nobody takes the root for a mask
+        wrong[f"({x} > 0)"] = lambda g, out, x: g * (x > 0)
+        wrong[f"({x} < 0)"] = lambda g, out, x: g * (x < 0)
     for used, rule in wrong.items():
         yield Fault(link, f"{used} in place of {derivative}", rule, operand=(used, derivative))
 
