@@ -1,8 +1,9 @@
-"""What do the weights of a neuron get to know in backpropagation?
+"""What does backpropagation tell the weights of a neuron?
 
-One neuron: two inputs, a weight for each, a bias, tanh. The bias is chosen so that s is ln 2, for
-then tanh(s) = (2 - 1/2) / (2 + 1/2) = 0.6 and its slope 1 - 0.6**2 = 0.64 can be found by hand.
-Look at how 0.64 goes back through the sum unchanged, to be multiplied by x for w, and by w for x.
+One neuron: two inputs, a weight for each, a bias, tanh. The bias is chosen so that the sum
+s = x[0] w[0] + x[1] w[1] + b is ln 2, for then tanh(s) = (2 - 1/2) / (2 + 1/2) = 0.6 and its slope
+1 - 0.6**2 = 0.64 can be found by hand. Look at how 0.64 goes back through the sum unchanged, to be
+multiplied by x for w, and by w for x.
 """
 
 import numpy as np
@@ -45,7 +46,7 @@ print(f"  w_new = [-3 - 0.0128, 1 - 0.0032] = {w_new.round(6)}")
 print(f"  out should change by -0.01 * (1.28**2 + 0.32**2) = {predicted:.6f}")
 print(f"  out does change by {out_new:.6f} - 0.6 = {out_new - out.data:.6f}")
 near = np.tanh(np.sum(x.data * (w.data - 0.1 * rate * w.grad)) + b.data)
-print("Not quite, as tanh is bent. With a tenth of the step they differ by a hundredth only:")
+print("Not quite, as tanh is bent. With a tenth of the step the gap is a hundredth of what it was:")
 print(f"  {0.1 * predicted:.8f} and {near - out.data:.8f}")
 
 trace.save_html("02_neuron.html")

@@ -1,7 +1,7 @@
 """Why is the gradient of a bias a sum over the batch?
 
-A batch of three examples with two features each. w and b have one entry a feature, and NumPy
-repeats them for every example; importance has one entry an example, and is repeated for every
+A batch of three examples with two features each. w and b have one entry per feature, and NumPy
+repeats them for every example; importance has one entry per example, and is repeated for every
 feature. Look at the shapes: a gradient has the shape of its value, so wherever a value was
 repeated, what comes back has to be summed: over the rows for w and b, over the columns for
 importance. The last lines show that this is no convention: it is what the loss does.

@@ -1,10 +1,10 @@
 """What does batch norm compute?
 
-Four students, of whom we know cgpa and iq: a batch of 4 examples with 2 features. Batch norm is
-eight lines of NumPy, composed of mean, -, **, +, sqrt and *. Look at x_hat: the columns of x
-differ tenfold, those of x_hat hardly at all. Then gamma and beta set anew how wide each column is
-and where it lies. The variance of x_hat is not quite 1, for eps, which keeps us from dividing by
-0, takes a little of it.
+Four students, of whom we know cgpa, the average of their grades, and iq: a batch of 4 examples with
+2 features. Batch norm is eight lines of NumPy, composed of mean, -, **, +, sqrt and *. Look at
+x_hat: the columns of x differ tenfold, those of x_hat hardly at all. Then gamma and beta set anew
+how wide each column is and where it lies. The variance of x_hat is not quite 1, for eps, which
+keeps us from dividing by 0, takes a little of it.
 """
 
 import numpy as np
@@ -46,7 +46,7 @@ ready_made = mb.batch_norm(x.data, gamma.data, beta.data, eps=eps)
 print("\nmb.batch_norm gives the same, to the last bit:", np.array_equal(ready_made, y.data))
 
 mb.draw(trace).save("04_batch_norm.svg")
-# For the page a gradient to go back with; 05_backward.py follows it.
+# The page needs some gradient to go back with; 05_backward.py explains the way, by easier numbers.
 y.backward(np.array([[1.0, 0.0], [0.0, 2.0], [-1.0, 0.0], [0.5, 1.0]]))
 trace.save_html("04_batch_norm.html")
 print("\nWrote 04_batch_norm.html, a page to step through with the arrow keys,")

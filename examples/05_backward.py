@@ -52,17 +52,19 @@ print(f"x.grad     {x.grad.round(6) + 0.0}\n")
 print("Why the fourth is zero: the third is a multiple of centered, and on the way to the mean")
 print("it is added up; but deviations from their mean sum to zero, whatever comes in:")
 print(f"  -0.5 + 0.5 + 1.5 - 1.5 = {centered.data.sum():g}")
-print("microbn finds such routes, with mb.check.null_paths(trace):")
+print("microbn finds routes that bring nothing, null paths, with mb.check.null_paths(trace):")
 print(f"  {mb.check.null_paths(trace)}\n".replace("→", "->"))
 
 inv = 1 / np.sqrt(np.var(x.data) + 1)
 formula = inv * (dx_hat - dx_hat.mean() - inv**2 * centered.data * (dx_hat * centered.data).mean())
 print(f"The first three as one formula, in plain NumPy: {formula.round(6) + 0.0}\n")
 
-by_mean, directly = abs(parts[1] + parts[3]).sum(), abs(parts[0] + parts[2]).sum()
-share = 100 * by_mean / (by_mean + directly)
+by_mean, by_others = abs(parts[1] + parts[3]).sum(), abs(parts[0] + parts[2]).sum()
+share = 100 * by_mean / (by_mean + by_others)
 print("In the picture, the way through the mean and its share of d x, by size:")
-print(f"  by the mean 4 * 1.5 = {by_mean:g}, directly 0.5 + 0.5 + 4.5 + 1.5 = {directly:g}")
+print(
+    f"  by the mean 4 * 1.5 = {by_mean:g}, by the two others 0.5 + 0.5 + 4.5 + 1.5 = {by_others:g}"
+)
 print(f"  of all, 6 + 7, that is {share:.1f} %")
 
 trace.save_html("05_backward.html")

@@ -5,6 +5,9 @@ differentiated like any other result. First for f(x) = x**3 - 12 * x, where f' =
 f'' = 6 * x can be found by hand, and where Newton's method finds the minimum, 2, in a few steps.
 Then for batch norm. Look at H, its Hessian, the table of all second derivatives: it is symmetric,
 and its rows sum to zero, for a shift of all students changes nothing, not even the gradient.
+
+The page steps through slope alone. There d f = 1 is where the gradient of f has started, and d(...)
+is the derivative of slope.
 """
 
 import numpy as np

@@ -4,8 +4,8 @@
 # A layer with batch norm computes z = W a + b, then z_norm, then gamma * z_norm + beta. Which of
 # these numbers are learned, how many are there, and are all of them needed?
 #
-# Claims: A4 (parameters and hyperparameters), A5 (how many), A7 (what they are one of), C1 (the
-# bias before it is redundant), C2 (what is left).
+# Claims: A4 (parameters and hyperparameters), A5 (how many), A7 (one mean per feature, or per
+# channel), C1 (the bias before it is redundant), C2 (what is left).
 
 # %%
 import lesson
@@ -73,7 +73,7 @@ measured = f"gamma, beta and the bias before them have shapes {shapes}"
 lesson.claim(run, "A5", "holds", f"{measured}; {counts[1]:,} parameters instead of {counts[0]:,}")
 
 # %% [markdown]
-# ## One of what
+# ## One mean per feature, or per channel
 #
 # Of examples (m, d), a mean is taken over the m examples. Of sequences (m, d, l), over examples and
 # places, and of images (m, c, h, w) over examples, height and width: one mean per channel, for a
@@ -142,10 +142,10 @@ lesson.save(run, fig, "bias")
 # the same weights and on the same batches. b stays where it began, but for rounding, and what it
 # would have done, beta does. The two networks go the same way until rounding, which training
 # amplifies, takes them apart. In the full run, after 20 epochs, all 355 answers are the same in
-# float64, and 354 in float32; after two epochs there is nothing to see yet. That is chance, as
-# from another seed, and no use of b. (In eval mode they begin a little apart: the running mean
-# starts at 0, with b and without, and after 2 epochs, that is 90 batches, 0.9**90 = 0.00008 of
-# that start is left.)
+# float64, and 354 in float32. That one answer is chance, such as another seed would bring, and no
+# merit of b. (In eval mode their outputs differ a little at first: the running mean starts at 0 for
+# both, and each batch keeps 1 - momentum = 0.9 of it, where momentum is that of the layer, 0.1.
+# After 2 epochs, which is 90 batches, 0.9**90 = 0.00008 of the start is left.)
 
 
 # %%

@@ -105,7 +105,7 @@ lesson.save(run, fig)
 #
 # The same seed means the same weights and batches, so the networks are compared seed by seed. We
 # call two outcomes similar if the median difference is at most 1 percentage point, which is 3 or 4
-# of the 355 test images.
+# of the 355 test images. The test loss is noted as well.
 
 
 # %%
@@ -128,7 +128,9 @@ measured = f"points read right, after less before the activation, {RATES[0.03]} 
 measured += listed(differences(right, "after"), ".2f")
 if others := medians[3:]:  # after those of 0.03
     measured += f"; at rates 0.01 and 0.1 medians from {min(others):.2f} to {max(others):.2f}"
-lesson.claim(run, "A8", lesson.verdict(max(map(abs, medians)) <= 1, True), measured)
+measured += f"; test loss {listed(differences(loss, 'after'), '.3f')}"
+verdict = lesson.verdict(max(map(abs, medians)) <= 1, True)
+lesson.claim(run, "A8", verdict, measured, limits="not with every activation at every rate")
 
 # %% [markdown]
 # ## The output layer too?
@@ -137,10 +139,10 @@ lesson.claim(run, "A8", lesson.verdict(max(map(abs, medians)) <= 1, True), measu
 # straight into softmax. What speaks against it? Softmax is sure of an answer when its z is far
 # above the others. Batch norm makes each z of the output as wide as its gamma, which begins at 1.
 # So the network cannot be sure before ten gammas have grown. On the other hand outputs that begin
-# narrower than 1 are widened, and behind sigmoid they begin very narrow. We say that normalising
-# the output too *holds* up if, at the end of training, no median of what is read right gets worse
-# by more than 1 point and no median of the test loss gets worse at all; *within limits* if one of
-# the two is so.
+# narrower than 1 are widened, and behind sigmoid they begin very narrow. That it does no harm
+# *holds* if, at the end of training and at each of the rates, no median of what is read right gets
+# worse by more than 1 point, and no test loss gets worse for 80 % of the seeds; *within limits* if
+# one of the two is so.
 
 # %%
 points, more, more_early = (differences(f, "before, output") for f in (right, loss, early))
@@ -157,9 +159,9 @@ for place, found in trained.items():
 
 # %% [markdown]
 # There is another reason to expect harm. In training the mean of each output over the batch is now
-# its beta, exactly, whatever is in the batch. So in a batch of sevens only the output for "seven"
-# is on average no higher than in any other batch. (It may still be the largest a little more
-# often: a mean does not settle that.) But it turns out no worse than without: there the hidden
+# its beta, exactly, whatever is in the batch. So even in a batch of nothing but sevens the output
+# for "seven" is on average no higher than in any other batch. (It may still be the largest a little
+# more often: a mean does not settle that.) But it turns out no worse than without: there the hidden
 # layers have lost what the batch has in common already, and hardly more than one answer in ten is
 # right, which is chance. Neither matters with shuffled batches, nor in eval mode.
 
@@ -173,11 +175,19 @@ for place, found in trained.items():
     moves = np.ptp(answers.mean(axis=2), axis=1).max()
     print(f"ReLU, {place:14} batches of one digit, in training mode: {alone[place]} % right")
     print(f"  the mean of an output differs by at most {moves:.2g} between such batches")
-right_still = min(map(np.median, points.values())) >= -1
-loss_still = max(map(np.median, more.values())) <= 0
+fewer, worse = [], []
+for rate, name in product(RATES, ACTIVATIONS):
+    points_there, more_there = (differences(f, "before, output", rate)[name] for f in (right, loss))
+    fewer += [f"{name} at rate {rate}"] * bool(np.median(points_there) < -1)
+    worse += [f"{name} at rate {rate}"] * bool(np.mean(more_there > 0) >= 0.8)
+print("fewer are read right:", "; ".join(fewer) or "nowhere")
+print("the test loss is larger:", "; ".join(worse) or "nowhere")
 measured = f"usually the output is left alone; normalised as well, {RATES[0.03]} seeds: points "
 measured += f"right {listed(points, '.2f')}; test loss after 1 epoch {listed(more_early, '.3f')}; "
 measured += f"test loss after {epochs} epochs {listed(more, '.3f')}; batches of one digit in "
 measured += f"training mode {alone['before, output']} % right instead of {alone['before']} % (ReLU)"
-found = lesson.verdict(right_still and loss_still, right_still or loss_still)
-lesson.claim(run, "A10", found, measured)
+verdict = lesson.verdict(not fewer and not worse, not fewer or not worse)
+limits = f"not to what is read right, but to the test loss: {'; '.join(worse)}"
+if fewer:
+    limits = f"not to the test loss, but to what is read right: {'; '.join(fewer)}"
+lesson.claim(run, "A10", verdict, measured, limits)

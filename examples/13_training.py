@@ -82,6 +82,8 @@ print(f"the loss of the same images afterwards: {again.item():.4f}")
 #
 # That step, for every mini-batch of every epoch: this is all. In use (`eval`) batch norm
 # normalises by its running averages, so that an image is read the same whatever comes with it.
+# (Before training a network does not guess evenly but has favourites, so it may read fewer than
+# 10 % right.)
 
 
 # %%

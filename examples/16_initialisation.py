@@ -78,8 +78,9 @@ print(f"so var / (var + eps) is {kept:.2f}")
 # So with batch norm in the hidden layers no factor there harms the loss at the start. But training
 # goes on with the gradient, and a step of `1/s` on weights of size `s` turns them by `1/s^2` as
 # much. With a factor of 100 the hidden layers hardly learn: it acts as a learning rate divided by
-# 10,000. With a factor of 0.01 it is the other way round: the first steps are far too large, but
-# they lengthen the weights, and so the next are smaller.
+# 10,000. (The output layer still learns from what they give: features drawn at random, and
+# normalised, may be enough to read most digits.) With a factor of 0.01 it is the other way round:
+# the first steps are far too large, but they lengthen the weights, and so the next are smaller.
 #
 # ## The grid
 #

@@ -269,7 +269,9 @@ said = []
 for k in 1, 2, 3:
     cells = [lesson.spread(ratio[:, k], ".3g") for ratio in times.values()]
     said.append(f"{MEASURES[k]} {' and '.join(cells)}")
-better = [f"{MEASURES[k]}, {when}" for k in (1, 2, 3) for when in WHEN if times[when][:, k].min() > 1]
+better = [
+    f"{MEASURES[k]}, {when}" for k in (1, 2, 3) for when in WHEN if times[when][:, k].min() > 1
+]
 verdict = lesson.verdict(len(better) == 6, better)
 text = "two weights of a linear model: condition number 100 with centred inputs, 1 with normalised "
 text += "ones. A network, times larger without batch norm at the start and trained: "

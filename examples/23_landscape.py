@@ -124,11 +124,15 @@ found = {key: np.array(rows) for key, rows in found.items()}  # (seed, time, mea
 
 # %% [markdown]
 # Each number below is the median over a stretch of training, of one network; then comes the median
-# over the seeds, and their range. The first epoch stands by itself.
+# over the seeds, and their range. The first epoch stands by itself, and so does the last quarter.
+#
+# The claim *holds* if all three numbers are larger without batch norm, in every seed, in all three
+# stretches and with both kinds of weights; *within limits*, if that is so in some of these cases.
 
 # %%
 # There are three measurements in the first epoch, of 22 steps.
-WHEN = {"first epoch": slice(0, 3), "later": slice(3, None)}
+last = found["He's weights", "with"].shape[1] // 4
+WHEN = {"first epoch": slice(3), "middle": slice(3, -last), "last quarter": slice(-last, None)}
 times = {}  # how many times larger without batch norm, seed by seed
 for drawn in DRAWN:
     print(f"{drawn:34}", *(f"{name:>26}" for name in NAMES))
@@ -137,7 +141,7 @@ for drawn in DRAWN:
         times[drawn, when] = typical["without"] / typical["with"]
         for k, title in enumerate(MEASURES):
             cells = [f"{lesson.spread(typical[name][:, k], '.2g'):>26}" for name in NAMES]
-            print(f"{when:11} {title:22}", *cells)
+            print(f"{when:12} {title:21}", *cells)
     cells = [f"{lesson.spread(scores[drawn, name]):>26}" for name in NAMES]
     print(f"{'test accuracy, %':34}", *cells)
 
@@ -163,15 +167,22 @@ lesson.save(run, fig)
 #
 # **A flat landscape is smooth, too.** With the default weights and without batch norm, training
 # begins on a plateau: by all three numbers it is then far *smoother* than with batch norm, and it
-# learns next to nothing there. Later, too, by two of the three: in the full run beta is about
-# seven times smaller than with batch norm, and after 20 epochs about half of the test images are
-# read right, against 98 % with it. The rougher network is the better one. So smoothness alone is
-# no explanation; and that batch norm makes the way smoother was found here only with He's weights,
-# after the first epoch.
+# learns next to nothing there. That lasts for ten epochs and more. Once the network leaves the
+# plateau the order turns: in the last quarter of the full run it is, by all three numbers (medians
+# over the seeds), the rougher one, as with He's weights. After 20 epochs it reads about half of the
+# test images right, against 98 % with batch norm. So a network that learns nothing is smooth, and
+# smoothness alone is no explanation: compare networks only where both learn.
+#
+# **The numbers depend on the rate.** Where the network without batch norm learns, its beta climbs
+# to 17 or 18, near 2 / rate = 20, beyond which gradient descent in a bowl gets further and further
+# away from the minimum. Cohen et al. 2021 ([arXiv:2103.00065](https://arxiv.org/abs/2103.00065))
+# call this the edge of stability, and find that training goes there by itself. So beta says as much
+# of the rate as of the network, and four steps ahead the loss is bound to rise.
 #
 # **The numbers depend on the scale.** Make all weights and biases in front of a batch norm ten
-# times larger: the network computes the same, but its gradient is a tenth, and beta, a second
-# derivative, a hundredth. (With a rate that is a hundred times larger it makes the same steps.)
+# times larger: the network computes the same, but the gradient in those weights is a tenth, and the
+# beta that is measured in them, a second derivative, a hundredth. (With a rate that is a hundred
+# times larger it makes the same steps.)
 
 # %%
 net = network(True, True, seed=0)
@@ -200,11 +211,12 @@ for title, a, b in zip(MEASURES, small, large, strict=True):
 # be said for these networks is this:
 
 # %%
-he, default = times["He's weights", "later"], times["default weights", "first epoch"]
-verdict = lesson.verdict(min(he.min(), default.min()) > 1, np.median(he, axis=0).min() > 1)
+cases = {key: ratios.min() > 1 for key, ratios in times.items()}
+smoother = "; ".join(", ".join(key) for key, always in cases.items() if always)
+verdict = lesson.verdict(all(cases.values()), smoother)
 parts = []
 for key, ratios in times.items():
-    cells = [lesson.spread(ratio, ".2g") for ratio in ratios.T]
+    cells = [lesson.spread(ratio, ".3g") for ratio in ratios.T]
     parts.append(f"{', '.join(key)}: {', '.join(cells)}")
 text = f"{', '.join(MEASURES)}: times larger without batch norm, median and range of {SEEDS} seeds"
-lesson.claim(run, "F2", verdict, f"{text}. {'; '.join(parts)}")
+lesson.claim(run, "F2", verdict, f"{text}. {'; '.join(parts)}", limits=smoother)

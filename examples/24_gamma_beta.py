@@ -131,6 +131,9 @@ for kind, activation in lesson.track(jobs, "networks"):
 #
 # The relative change in an epoch is the length of the difference divided by the length of what is
 # there at its end. For beta, which begins at 0, it is 1 in the first epoch, by definition.
+#
+# A part changes *little* if it changes less than half as much as the weights, in every seed. The
+# claim *holds* if gamma and beta do, *within limits* if one of them does.
 
 # %%
 PARTS = "weights", "gamma", "beta"
@@ -147,7 +150,8 @@ def changes(states, paths):
 
 fig, ax = lesson.figure()
 epochs = np.arange(1, EPOCHS + 1)
-ax.set(xlabel="epoch", ylabel="relative change in the epoch", yscale="log", xticks=epochs[::4])
+ax.set(xlabel="epoch", ylabel="relative change in the epoch", yscale="log")
+ax.set_xticks(epochs[:: 4 if EPOCHS > 8 else 1])
 after, said = {}, []
 for name, paths, style in zip(PARTS, PATHS, ("-o", "-s", "-^"), strict=True):
     change, left = zip(*(changes(states, paths) for states in histories), strict=True)
@@ -158,12 +162,12 @@ ax.grid()
 ax.legend()
 lesson.save(run, fig, "change")
 
-# Little is less than half as much as the weights, in every seed.
 half = np.array(after["weights"]) / 2
-little = [np.all(after[name] < half) for name in ("gamma", "beta")]
+little = [name for name in ("gamma", "beta") if np.all(after[name] < half)]
 text = "relative change per epoch after the first, and what of the way from start to end is left "
 text += f"after one epoch, %: {'; '.join(said)} (median and range of {SEEDS} seeds)"
-lesson.claim(run, "F5", lesson.verdict(all(little), any(little)), text)
+verdict = lesson.verdict(len(little) == 2, little)
+lesson.claim(run, "F5", verdict, text, limits=f"{' and '.join(little)} only")
 
 # %% [markdown]
 # Of gamma it is true if it is measured so: but gamma begins at 1, and a small part of 1 is all
@@ -180,7 +184,8 @@ lesson.claim(run, "F5", lesson.verdict(all(little), any(little)), text)
 #
 # The claim has two halves: without gamma and beta fewer test images are read right, and more of
 # what a sigmoid is given lies between -1 and 1. It *holds* if both are so in every seed, the first
-# with sigmoid and with ReLU; *within limits* if one of them is.
+# with sigmoid and with ReLU; *within limits* if only the first is, for the second by itself does no
+# harm.
 
 # %%
 print(f"{'':26} {'within -1 to 1, %':>21} {'training loss':>24} {'test accuracy, %':>21}")
@@ -197,16 +202,17 @@ cost = f"{lesson.spread(lost)} with sigmoid, {lesson.spread(lost_relu)} with ReL
 text = f"of what a sigmoid is given, within -1 to 1: {inside[0]} % without gamma and beta, "
 text += f"{inside[1]} % with them; points of test accuracy lost without them: {cost}; linear "
 text += f"throughout: {lesson.spread(found[LINEAR][END])} % (median and range of {SEEDS} seeds)"
-lesson.claim(run, "F6", lesson.verdict(all(halves), any(halves)), text)
+limits = "they are needed, but not to leave the linear part"
+lesson.claim(run, "F6", lesson.verdict(all(halves), halves[0]), text, limits)
 
 # %% [markdown]
-# The second half is found, the first is not: needed they are not. In the full run they are worth
-# one test image of 355 in the median, and with ReLU some seeds read more without them. They help to
-# fit: with sigmoids the training loss is about half as large with gamma and beta. Of the picture of
-# the linear part it is true that gamma widens what a sigmoid is given. But standardising did not
-# put it there (a plain network has no smaller share within -1 to 1), and a network that is linear
-# throughout reads less than one point fewer than the standardised one: on these digits there is
-# little that a sigmoid could be missed for.
+# The second half is found, the first is not: they are not needed here. In the full run they are
+# worth one test image of 355 in the median, and with ReLU some seeds read more without them. They
+# help to fit: with sigmoids the training loss is about half as large with gamma and beta. Of the
+# picture of the linear part it is true that gamma widens what a sigmoid is given. But standardising
+# did not put it there (a plain network has no smaller share within -1 to 1), and a network that is
+# linear throughout reads less than one point fewer than the standardised one: on these digits there
+# is little that a sigmoid could be missed for.
 #
 # ## F10: is it the added parameters?
 #
@@ -215,6 +221,11 @@ lesson.claim(run, "F6", lesson.verdict(all(halves), any(halves)), text)
 # batch norm in use, where mean and variance are constants. Folded into its linear layers, the
 # trained network is a plain one, with 8,970 parameters, and computes the same: its outputs differ
 # by less than 0.0001, which is rounding.
+#
+# The question is asked after one epoch, where the networks are tens of points apart; after 20
+# epochs the differences are smaller than their spread over the seeds, and decide nothing. The claim
+# *holds* if the parameters that are added without normalising gain at least half of what
+# standardising alone gains, *within limits* if it is a tenth.
 
 # %%
 folded = mb.nn.fold_batch_norm(last.eval())
@@ -231,17 +242,17 @@ for kind, gain in gains.items():
     more = f"{counts[kind] - counts['plain']:+d} parameters"
     said.append(f"{kind} ({more}) {lesson.spread(gain[FIRST])} and {lesson.spread(gain[END])}")
 
-# The added parameters gain something if it is a tenth of what standardising gains, or more.
 added = [np.median(gains[kind][FIRST]) for kind in ("gamma, beta only", "one neuron more")]
-some = max(added) >= np.median(gains["standardised only"][FIRST]) / 10
+share = max(added) / np.median(gains["standardised only"][FIRST])
 text = f"test accuracy of the plain network after 1 epoch and after {EPOCHS}, %: "
 text += f"{lesson.spread(plain[FIRST])} and {lesson.spread(plain[END])}; points gained over it: "
 text += f"{'; '.join(said)} (median and range of {SEEDS} seeds)"
-lesson.claim(run, "F10", lesson.verdict(False, some), text)
+limits = f"they gain {share:.0%} of what standardising alone gains"
+lesson.claim(run, "F10", lesson.verdict(share >= 0.5, share >= 0.1), text, limits)
 
 # %% [markdown]
-# The parameters that were added without normalising gain nothing. Standardisation that *takes* 128
-# parameters away gains as much as batch norm, but for fractions of a point in the median. That is
-# not quite the end of the guess: a network can be the same in what it could compute and still be
-# easier to train because gamma and beta are *other coordinates* for it. What is ruled out is
-# capacity.
+# After one epoch the parameters that were added without normalising gain nothing that stands out
+# from the spread. Standardisation that *takes* 128 parameters away gains as much as batch norm, but
+# for fractions of a point in the median. That is not quite the end of the guess: a network can be
+# the same in what it could compute and still be easier to train because gamma and beta are *other
+# coordinates* for it. What is ruled out is capacity.

@@ -40,3 +40,17 @@ def lesson_run(name):
     claims = {claim["claim"]: claim for claim in facts["claims"]}
     assert len(claims) == len(facts["claims"])
     return text, files, claims
+
+
+def line_of(claim):
+    """Return the line that a lesson prints of a claim."""
+    limits = f" ({claim['limits']})" if "limits" in claim else ""
+    assert bool(limits) == (claim["verdict"] == "holds within limits")
+    return f"{claim['claim']}: {claim['verdict']}{limits}. {claim['measured']}"
+
+
+def full_run(name):
+    """Return the claims by id that the full run of a lesson reported, which is shown in docs."""
+    facts = json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text("utf-8"))
+    assert (facts["lesson"], facts["quick"]) == (name, False)
+    return {claim["claim"]: claim for claim in facts["claims"]}

@@ -162,10 +162,14 @@ def test_every_program_is_a_page_that_shows_what_it_printed(script, site):
         program = (site.parent / "examples" / script.name).read_text("utf-8")
         assert ast.dump(ast.parse(code)) == ast.dump(ast.parse(program))
     else:
-        title = script.read_text("utf-8").removeprefix('"""').splitlines()[0]
+        program = ast.parse(script.read_text("utf-8"))
+        question, _, introduction = ast.get_docstring(program).partition("\n")
         page = Page(text)
-        assert title in page.text
-        assert "What it prints" in page.text
+        assert f"{int(script.stem[:2])}. {question}" in page.text
+        assert " ".join(introduction.split()) in " ".join(page.text.split())
+        listing, printed = page.text.split("The program¶")[-1].split("What it prints¶")
+        assert ast.dump(ast.parse(listing)) == ast.dump(ast.Module(program.body[1:], []))
+        assert len(printed) > 500
         assert f"_static/made/{script.stem}.html" in text or script.stem == "08_digits"
 
 
@@ -190,8 +194,10 @@ def test_the_table_of_claims_has_all_that_was_reported(site):
         assert not facts["quick"], path.name
         lesson = Page((site / "tutorial" / f"{path.stem}.html").read_text("utf-8"))
         for claim in facts["claims"]:
-            assert f"{claim['verdict']} {' '.join(claim['measured'].split())}" in text, path.name
-            assert " ".join(claim["measured"].split()) in " ".join(lesson.text.split()), path.name
+            limits = f": {claim['limits']}" if "limits" in claim else ""
+            found = " ".join(f"{claim['verdict']}{limits} {claim['measured']}".split())
+            assert found in text, path.name
+            assert found in " ".join(lesson.text.split()), path.name
 
 
 def test_every_public_name_is_in_the_reference(site):

@@ -230,7 +230,8 @@ def test_neuron():
     close(printed(text, "does change by"), out(w=w - 0.01 * dw))
     close(printed(text, "- 0.6 ="), out(w=w - 0.01 * dw) - out())
 
-    predicted, happened = re.search(r"a hundredth only:\n *(\S+) and (\S+)", text).groups()
+    found = re.search(r"a hundredth of what it was:\n *(\S+) and (\S+)", text)
+    predicted, happened = found.groups()
     close(float(predicted), -0.001 * 0.64**2 * (2**2 + 0.5**2), tolerance=1e-8)
     close(float(happened), out(w=w - 0.001 * dw) - out(), tolerance=1e-8)
     gap = printed(text, "(1.28**2 + 0.32**2) =") - printed(text, "- 0.6 =")

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from lessonrun import lesson_run, run_lesson
+from lessonrun import full_run, lesson_run, line_of, run_lesson
 
 import microbn as mb
 
@@ -69,15 +69,13 @@ def test_it_reports_each_of_its_claims_once_and_writes_its_figure(name):
     assert len(json.loads(files[f"{name}.json"])["claims"]) == len(CLAIMS[name])
     assert ElementTree.fromstring(files[f"{name}.svg"]).tag == "{http://www.w3.org/2000/svg}svg"
     for key, claim in claims.items():
-        assert f"\n{key}: {claim['verdict']}. {claim['measured']}\n" in text
+        assert f"\n{line_of(claim)}\n" in text
         assert key in (ROOT / "examples" / f"{name}.py").read_text("utf-8").split("# %%\n")[0]
 
 
 @pytest.mark.parametrize("name", CLAIMS)
 def test_the_full_run_found_the_same(name):
-    facts = json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text("utf-8"))
-    assert facts["quick"] is False
-    assert {c["claim"]: c["verdict"] for c in facts["claims"]} == CLAIMS[name]
+    assert {key: claim["verdict"] for key, claim in full_run(name).items()} == CLAIMS[name]
     assert (ROOT / "docs" / "results" / f"{name}.svg").exists()
 
 
@@ -344,10 +342,10 @@ def test_the_gap():
     gaps = {}
     for table in tables:
         for line in table.splitlines():
-            name, values = line[:19].strip(), [float(n) for n in re.findall(NUMBER, line[19:])]
+            name, values = line[:15].strip(), [float(n) for n in re.findall(NUMBER, line[15:])]
             if len(values) == 12:
                 low, high, gap = values[0], values[3], values[6]
-                assert abs(high - low - gap) < 0.0021  # with one seed, up to rounding
+                assert abs(high - low - gap) < 0.0061  # with one seed, up to rounding
                 gaps[name] = gap
     assert gaps["batch norm, 32"] < gaps["plain"]
     assert gaps["dropout 0.5"] < gaps["plain"]
@@ -368,8 +366,7 @@ def test_the_gap():
 
 
 def test_over_ten_seeds_batch_norm_helps_and_its_noise_does_not():
-    facts = json.loads((ROOT / "docs" / "results" / "21_regulariser.json").read_text("utf-8"))
-    (measured,) = [c["measured"] for c in facts["claims"] if c["claim"] == "G3"]
+    measured = full_run("21_regulariser")["G3"]["measured"]
     gap = {
         name: float(re.search(rf"{name} ({NUMBER}) \(", measured)[1])
         for name in ("plain", "batch norm", "dropout 0.5", "in groups of 8,", "; of 4")

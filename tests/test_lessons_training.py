@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lessonrun import lesson_run
+from lessonrun import full_run, lesson_run, line_of
 
 import microbn as mb
 
@@ -195,9 +195,11 @@ def test_every_claim_is_reported_once_with_its_size(name):
     for claim in claims.values():
         assert claim["verdict"] in ("holds", "holds within limits", "does not hold here")
         assert len(re.findall(NUMBER, claim["measured"])) > 3
-        assert f"{claim['claim']}: {claim['verdict']}. {claim['measured']}" in text
+        assert f"{line_of(claim)}\n" in text
     assert "nan" not in text
     assert svg.count("<svg") == 1
+    verdicts = {key: claim["verdict"] for key, claim in claims.items()}
+    assert {key: claim["verdict"] for key, claim in full_run(name).items()} == verdicts
 
 
 # 13 -------------------------------------------------------------------------------------------
@@ -454,6 +456,7 @@ def test_the_factor_per_layer():
     assert line(first, "ReLU    small")[3] == pytest.approx(1 / np.sqrt(6), abs=0.04)
     assert claims["D7"]["verdict"] == "holds within limits"
     assert "ReLU, matched" in text[text.index("not nearer to 1:") :].splitlines()[0]
+    assert "not for ReLU with the matched gain" in claims["D7"]["limits"]
 
 
 def test_deep_networks_have_a_bias_where_they_have_no_batch_norm():

@@ -31,8 +31,7 @@ CLAIMS = {
     "A4": "gamma and beta are parameters, learned as weights are; eps and the momentum of the "
     "running averages are hyperparameters.",
     "A5": "gamma and beta have one entry per feature: two vectors, each the size of a bias.",
-    "A6": "With gamma = sqrt(var + eps) and beta = mu the layer does nothing, so it can be "
-    "undone.",
+    "A6": "With gamma = sqrt(var + eps) and beta = mu the layer does nothing, so it can be undone.",
     "A7": "Behind a linear layer statistics are taken for each feature; behind a convolution for "
     "each channel, over batch, height and width.",
     "A8": "It goes between the linear layer and the activation of hidden layers; behind the "
