@@ -34,6 +34,7 @@ KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 WEIGHTS = (1.0, 2.0, "gamma"), (0.0, 3.0, "beta")
 SETTINGS = """\
 c.HistoryManager.enabled = False
+c.IPKernelApp.log_level = "ERROR"
 c.InlineBackend.figure_formats = {"svg"}
 c.InlineBackend.print_figure_kwargs = {"metadata": {"Date": None}}
 """
