@@ -138,8 +138,9 @@ lesson.claim(run, "A3", "holds within limits", measured, limits="as long as var 
 #
 # With gamma = sqrt(var + eps) and beta = mu the layer gives back what it got: (z - mu) is divided
 # by the root, multiplied by it, and mu is added again. In the loop above this was tried on every z.
-# So batch norm can be undone exactly for one batch. But gamma and beta are the same for all
-# batches, while mu and var are those of one: for the next batch it is undone only nearly.
+# So batch norm can be undone for one batch, to rounding. But gamma and beta are the same for all
+# batches, while mu and var are those of one: for the next batch it is undone only roughly, the
+# better the larger the batch is.
 
 # %%
 print(f"the same batch: off by at most {undone:g} units in the last place of the largest z")
@@ -153,7 +154,7 @@ for m in (8, 32, 128, 512):
 measured = f"off by at most {undone:g} units in the last place on {trials} batches; with gamma and "
 measured += f"beta of all images, 20 other batches of 32 come out off by {others[32]} standard "
 measured += f"deviations, of 512 by {others[512]}"
-limits = "exactly for one batch, for others nearly"
+limits = "to rounding for one batch; for others the better, the larger they are"
 lesson.claim(run, "A6", "holds within limits", measured, limits)
 
 # %% [markdown]

@@ -142,10 +142,11 @@ lesson.save(run, fig, "bias")
 # the same weights and on the same batches. b stays where it began, but for rounding, and what it
 # would have done, beta does. The two networks go the same way until rounding, which training
 # amplifies, takes them apart. In the full run, after 20 epochs, all 355 answers are the same in
-# float64, and 354 in float32. That one answer is chance, such as another seed would bring, and no
-# merit of b. (In eval mode their outputs differ a little at first: the running mean starts at 0 for
-# both, and each batch keeps 1 - momentum = 0.9 of it, where momentum is that of the layer, 0.1.
-# After 2 epochs, which is 90 batches, 0.9**90 = 0.00008 of the start is left.)
+# float64, and 354 in float32. That one answer, which the network without b reads right, is chance,
+# such as another seed would bring, and no fault of b. (In eval mode their outputs differ a little
+# at first: the running mean starts at 0 for both, and each batch keeps 1 - momentum = 0.9 of it,
+# where momentum is that of the layer, 0.1. After 2 epochs, which is 90 batches, 0.9**90 = 0.00008
+# of the start is left.)
 
 
 # %%

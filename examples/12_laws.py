@@ -187,6 +187,10 @@ off = abs(second - (ahead - behind) / (2 * h)).max() / abs(second).max()
 measured = f"first derivatives as in B3; second, against differences of the closed form: {off:.0e}"
 lesson.claim(run, "B4", "holds", f"{measured}, relative (examples 6 and 7; float32 in the tests)")
 
+# %% [markdown]
+# B5 *holds* if each of six mistakes is named as the only cause, and the right gradient is called
+# right; *within limits* if each is among the causes that are named.
+
 # %%
 mistakes = {
     "mean taken for a constant": direct + var,
@@ -208,5 +212,7 @@ closed = by_hand("closed", z, gamma, dy)
 right = mb.check.diagnose(mb.batch_norm, (z, gamma, beta), closed, grad_output=dy)
 measured = f"{named} of {len(mistakes)} mistakes are among the causes named, {alone} as the only "
 measured += "one: from dz alone the others cannot be told apart; of the right gradient it says: "
+told = named == len(mistakes) and "is right" in str(right)
+verdict = lesson.verdict(told and alone == named, told)
 limits = "it is always told; the name may be one of several"
-lesson.claim(run, "B5", lesson.verdict(alone == len(mistakes), True), f"{measured}{right}", limits)
+lesson.claim(run, "B5", verdict, f"{measured}{right}", limits)

@@ -10,7 +10,8 @@
 # - **D3** it works with any activation: sigmoid, tanh, ReLU.
 #
 # *Works* means here: with each of the seeds, the trained network reads at least 90 % of the test
-# images right. Guessing gives 10 %.
+# images right. Guessing gives 10 %. A claim *holds* if every rule or activation in question works,
+# *within limits* if some do.
 
 # %%
 from itertools import product
@@ -200,10 +201,11 @@ lesson.save(run, fig)
 
 # %%
 def report(claim, names):
-    works = [min(found[name, True]) >= 90 for name in names]
+    good = [name for name in names if min(found[name, True]) >= 90]
     start = f"With batch norm, after {EPOCHS} epochs, {len(SEEDS)} seeds, % of the test images: "
     measured = start + "; ".join(said[name] for name in names)
-    lesson.claim(run, claim, lesson.verdict(all(works), any(works)), measured)
+    verdict = lesson.verdict(good == names, good)
+    lesson.claim(run, claim, verdict, measured, limits=f"with {'; '.join(good)}")
 
 
 report("D1", ["ReLU, gradient descent"])

@@ -162,4 +162,7 @@ apart = [np.ptp(seeds) for table in scores.values() for seeds in table if np.med
 print(f"where a factor works, the seeds differ by at most {max(apart, default=0):.1f} points")
 
 start = f"{len(SEEDS)} seeds, median at least 90 % after {EPOCHS} epochs. "
-lesson.claim(run, "D6", lesson.verdict(all(wider), any(wider)), start + ". ".join(facts))
+cases = [", ".join(case) for case in product(PLACES, ACTIVATIONS)]
+limits = f"in these cases: {'; '.join(np.array(cases)[wider])}"
+verdict = lesson.verdict(all(wider), any(wider))
+lesson.claim(run, "D6", verdict, start + ". ".join(facts), limits)

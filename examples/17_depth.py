@@ -222,9 +222,9 @@ matched = " and ".join(f"{right['ReLU', 'matched', batch_norm]:.1f}" for batch_n
 measured = [
     f"{DEPTH} layers, {len(SEEDS)} seeds",
     f"Factor per layer (without: small, matched, large gain): {'; '.join(facts)}",
-    f"In 100 layers of ReLU with batch norm the gradient grows {grows['ReLU']:.1e} times",
-    f"Better trained after {EPOCHS} epochs in {len(better)}: {with_bn} % of the test images with "
-    f"batch norm, {without} % without, over the cases; ReLU with the matched gain {matched}",
+    f"In 100 layers of ReLU with batch norm the gradient grows {grows['ReLU']:.1e} times (3 seeds)",
+    f"Better trained after {EPOCHS} epochs in {len(better)} of {len(PAIRS)} cases: {with_bn} % of "
+    f"the test images with batch norm, {without} % without; ReLU with the matched gain {matched}",
 ]
 verdict = lesson.verdict(not distant, 2 * len(distant) < len(PAIRS))
 limits = f"nearer to 1 in {len(PAIRS) - len(distant)} of {len(PAIRS)} cases, "

@@ -6,7 +6,9 @@
 #
 # Claims: E1 (running averages of both stand in), E2 (a batch of one cannot be trained on, and is
 # refused), E3 (at test time the layer is a fixed line per feature, and the layer before it can
-# absorb it; in training it is not).
+# absorb it; in training it is not). E1 and the first half of E3 *hold* if nothing differs by 1e-10
+# or more, the second half if the gradient is off by more than 1 %; E2 if such a batch is refused
+# and moves nothing.
 
 # %%
 import lesson

@@ -85,7 +85,8 @@ print(f"a batch of 32: the two parts together differ from the layer by {identity
 # ## 2. How strong is each?
 #
 # Its standard deviation over many batches of the same size: the median over the units, then over
-# the seeds, with the range of these.
+# the seeds, with the range of these. G1 *holds* if the two parts are all of it (to 1e-10), and each
+# varies by more than 0.01 in batches of 32.
 
 # %%
 found = np.empty((2, len(SEEDS), len(SIZES)))  # part, seed, size
@@ -113,7 +114,7 @@ lesson.claim(run, "G1", lesson.verdict(identity < 1e-10 and of_32.min() > 0.01),
 # The mean of m independent numbers has the standard deviation `sigma / sqrt(m)`: on log axes a line
 # with the slope -1/2. That is fitted here, once from m = 32 on and once over all sizes. The claim
 # *holds* if the median slopes over all sizes are within 0.05 of -1/2, *within limits* if those from
-# m = 32 on are.
+# m = 32 on are. Either way both must fall from each size to the next.
 
 # %%
 slopes = {}

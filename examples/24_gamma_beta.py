@@ -170,10 +170,10 @@ verdict = lesson.verdict(len(little) == 2, little)
 lesson.claim(run, "F5", verdict, text, limits=f"{' and '.join(little)} only")
 
 # %% [markdown]
-# Of gamma it is true if it is measured so: but gamma begins at 1, and a small part of 1 is all
-# that it ever learns, and of that as large a share comes after the first epoch as with the weights
-# (the second number; in 20 epochs about 70 %). Of beta it is not true: it changes at about the
-# pace of the weights.
+# Measured so, it is true of gamma. But gamma begins at 1 and moves little altogether; and of the
+# way that it does go, as large a share comes after the first epoch as with the weights (the second
+# number; in 20 epochs about 70 %). Of beta it is not true: it changes at about the pace of the
+# weights.
 #
 # ## F6: standardised only
 #
@@ -252,7 +252,7 @@ lesson.claim(run, "F10", lesson.verdict(share >= 0.5, share >= 0.1), text, limit
 
 # %% [markdown]
 # After one epoch the parameters that were added without normalising gain nothing that stands out
-# from the spread. Standardisation that *takes* 128 parameters away gains as much as batch norm, but
-# for fractions of a point in the median. That is not quite the end of the guess: a network can be
+# from the spread. Standardisation that *takes* 128 parameters away gains as much as batch norm, to
+# within a point in the median. That is not quite the end of the guess: a network can be
 # the same in what it could compute and still be easier to train because gamma and beta are *other
 # coordinates* for it. What is ruled out is capacity.

@@ -31,7 +31,7 @@ print(f"two apart: range {np.ptp(two):.4f}, by hand sqrt(8) = {np.sqrt(8):.4f}")
 
 # %% [markdown]
 # gamma multiplies that. Of all 1,442 images together, the range of a feature is at most 53.7 times
-# its gamma, and a million times larger weights would change nothing.
+# |gamma|, and a million times larger weights would change nothing.
 #
 # ## Four hidden layers
 #
@@ -142,5 +142,7 @@ growth = [f"{', '.join(key)} {lesson.spread(each[:, -1], '.2g')}" for key, each 
 text = f"last hidden layer, range without batch norm divided by range with it: {'; '.join(last)}. "
 text += f"From start to end the range grows by a factor of: {'; '.join(growth)}"
 text += f" (median and range of {SEEDS} seeds)"
-limits = "once trained; at the start it is the other way round"
+starts = [np.median(at[drawn, "at the start"], axis=0) for drawn in DRAWN]
+turned = np.max(starts) < 1
+limits = f"once trained; at the start {'it is the other way round' if turned else 'not everywhere'}"
 lesson.claim(run, "F9", lesson.verdict(always, trained), text, limits)

@@ -262,7 +262,8 @@ def test_smoother_in_training_and_rougher_than_a_plateau():
     assert np.all(he[:, 1] > 1.5)
     assert np.all(plateau[:, 2] < 0.5)
     assert claims["F2"]["verdict"] == "holds within limits"
-    assert claims["F2"]["limits"] == "He's weights, middle; He's weights, last quarter"
+    he = "He's weights, middle; He's weights, last quarter"
+    assert claims["F2"]["limits"] == f"in every seed for {he}"
     for case in measured.partition(". ")[2].split("; "):  # all three, in every seed
         always = bool(np.all(spreads(case)[:, 1] > 1))
         assert always == (case.partition(":")[0] in claims["F2"]["limits"])

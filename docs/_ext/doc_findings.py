@@ -63,7 +63,7 @@ CLAIMS = {
     "E2": "A batch of one has no variance: in training it must be refused.",
     "E3": "At test time the layer is a fixed scale and shift, which the layer before it can do; "
     "in training it is not.",
-    "E4": "Forgetting eval mode, or small batches, change what a trained network says.",
+    "E4": "A forgotten eval mode, or small batches, change what a trained network says.",
     "F1": "Normalising makes elongated contours of the loss round.",
     "F2": "The landscape of the loss becomes smoother.",
     "F3": "The inputs of a layer stop moving while the layers before it learn.",
@@ -78,7 +78,7 @@ CLAIMS = {
     "G1": "The statistics of a mini-batch are noisy estimates; the noise multiplies, and it adds.",
     "G2": "The larger the mini-batch, the weaker the noise: it falls as 1 / sqrt(m).",
     "G3": "It regularises slightly, similarly to dropout.",
-    "G4": "Dropout multiplies; it does not add noise, as one text says.",
+    "G4": "Dropout multiplies; one text says that it adds noise, which it does not.",
     "erratum 1": "sqrt(var - eps) does as well as sqrt(var + eps).",
     "erratum 2": "sigma + eps does as well as sqrt(var + eps).",
 }

@@ -96,8 +96,9 @@ def write(path: Path, text: str) -> Path:
 
 
 SHORT = (
-    "*The numbers and figures on this page are from a short run, with fewer seeds and epochs. The "
-    "text speaks of the full run; what that has found stands [at the end](#the-full-run).*"
+    "*The numbers and figures on this page are from a short run, with fewer seeds, epochs or "
+    "trials. The text speaks of the full run; what that has found stands "
+    "[at the end](#the-full-run).*"
 )
 
 
@@ -124,7 +125,7 @@ def after(name: str, docs: Path) -> Iterator[str]:
     found = read_results(docs, name)
     if found:
         rows = "".join(
-            f"| {c['claim']} | {escape(CLAIMS[c['claim']])} "
+            f"| {escape(c['claim'])} | {escape(CLAIMS.get(c['claim'], ''))} "
             f"| {verdict(c)} <br>{escape(c['measured'])} |\n"
             for c in found
         )

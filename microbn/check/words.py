@@ -45,11 +45,14 @@ def _vocabulary(
     yield from CONSTANTS.items()
     for m in counts:
         yield from {"m": m, "1/m": 1 / m, "m/(m-1)": m / (m - 1), "(m-1)/m": (m - 1) / m}.items()
-    with np.errstate(all="ignore"):
-        for name, value in known.items():
-            yield from {f"1/{name}": 1 / value, name: value}.items()
-        for name, value in known.items():
-            yield from {f"{name}**2": value**2, f"1/{name}**2": value**-2.0}.items()
+    for name, value in known.items():
+        with np.errstate(all="ignore"):  # not around a yield: it would hold for the caller as well
+            inverse = 1 / value
+        yield from {f"1/{name}": inverse, name: value}.items()
+    for name, value in known.items():
+        with np.errstate(all="ignore"):
+            squares = {f"{name}**2": value**2, f"1/{name}**2": value**-2.0}
+        yield from squares.items()
 
 
 # How a path counts, how several do, and how the whole gradient compares.
