@@ -378,6 +378,42 @@ def test_a_trace_that_leaves_a_scope_around_it_does_not_bring_it_back():
     assert state.get() is START
 
 
+def test_what_the_garbage_collector_calls_is_left_alone():
+    """It may come in the middle of a change of the state; and it is no part of the program."""
+    seen = []
+
+    class Cycle:
+        def __init__(self):
+            self.me = self
+
+        def __del__(self):
+            seen.append(("finalizer", state.get()))
+
+    def callback(phase, info):
+        seen.append((phase, state.get()))
+
+    def f(x):
+        y = helper(x)
+        Cycle()
+        before = state.get()
+        gc.collect()
+        seen.append(("after", state.get()))
+        assert all(now is before for _, now in seen)
+        return helper(y)
+
+    others = list(gc.callbacks)
+    gc.callbacks.append(callback)
+    gc.disable()
+    try:
+        trace = mb.trace(f, X)
+    finally:
+        gc.enable()
+        gc.callbacks.remove(callback)
+    assert [what for what, _ in seen] == ["start", "finalizer", "stop", "after"]
+    assert gc.callbacks == others
+    assert [node.scope for node in trace.graph.nodes if node.op] == [("helper",), ("helper",)]
+
+
 def test_generators_and_coroutines_are_no_scopes_and_leak_nothing():
     def rows(x):
         for row in x:

@@ -7,9 +7,11 @@ of them is there.
 
 from __future__ import annotations
 
+import gc
 import linecache
 import sys
 from collections.abc import Callable
+from threading import get_ident
 from types import FrameType
 from typing import Any
 
@@ -47,6 +49,7 @@ class Log:
         self.open = True
         self.outer: Log | None = None
         self.depth = 0  # how many calls of the user's code we are in
+        self.collecting = False  # whether the garbage collector is at work
         self._keep = keep
         self._alive: list[Any] = []  # what is named by its id, so that the id stays its own
         self._read: dict[str, dict[int, Source]] = {}  # by file and line
@@ -104,8 +107,12 @@ class Log:
     def called(self, frame: FrameType, event: str, arg: Any) -> Watch | None:
         """Look on at a call, if it is one of the user's code and part of this trace.
 
-        Another task of the same thread is not: it does not have this trace in its state.
+        Another task of the same thread is not: it does not have this trace in its state. Nor is
+        what the garbage collector calls. It may have interrupted a change of the state, in C, and
+        to change it here, too, would break that.
         """
+        if self.collecting:
+            return None
         on = state.get()[0]
         if not is_users(frame.f_code.co_filename) or not isinstance(on, Tracer):
             return None
@@ -198,16 +205,27 @@ class Session:
             on = on.grad
         self.state: State = (Tracer(log, on), path, outer)
         state.set(self.state)
-        self.previous = sys.gettrace()
+        self.previous, self.thread = sys.gettrace(), get_ident()
+        gc.callbacks.insert(0, self._collection)  # before all others, which are not to be traced
+        gc.callbacks.append(self._collected)
         if frame is not None:
             self.watch, self.f_trace = Watch(log), frame.f_trace
             log.depth = 1
             frame.f_trace = self.watch
         sys.settrace(log.called)
 
+    def _collection(self, phase: str, info: dict[str, int]) -> None:
+        self.log.collecting = get_ident() == self.thread
+
+    def _collected(self, phase: str, info: dict[str, int]) -> None:
+        if phase == "stop":
+            self.log.collecting = False
+
     def close(self) -> None:
         """Put everything back as it was; what the block has opened and left open stays open."""
         sys.settrace(self.previous)
+        gc.callbacks.remove(self._collection)
+        gc.callbacks.remove(self._collected)
         if self.frame is not None:
             self.watch.look(self.frame)
             self.frame.f_trace = self.f_trace
