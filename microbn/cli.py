@@ -23,6 +23,7 @@ from .graph.drawing import check_ending
 from .graph.layout import LayoutError
 from .graph.step.make import walk
 from .graph.step.until import FLAGS, condition
+from .graph.tracer import tensors_in
 from .options import level_or_name, parsers
 from .program import ProgramError, Ran, parts, run, status_of
 from .terminal.stepper import interactive, step_through
@@ -175,7 +176,11 @@ def steps_of(ran: Ran, options: argparse.Namespace) -> Walk:
     if trace.caught is not None:
         said = f"These are the steps to the first result in which {options.until} holds."
         return walk((trace.caught,), trace.notes, title=title, forward_only=said)
-    outputs = trace.outputs[-LATEST:] if ran.failed else trace.outputs
+    if ran.failed is None:
+        return walk(trace.outputs, trace.notes, title=title)
+    operands = tensors_in(ran.failed.operands)  # a leaf of them may not have been used before
+    leaves = (operand for operand in operands if operand.op is None)
+    outputs = tuple(dict.fromkeys([*trace.outputs[-LATEST:], *leaves])) or operands
     return walk(outputs, trace.notes, title=title, failure=ran.failed)
 
 

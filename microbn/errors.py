@@ -10,15 +10,21 @@ from typing import Any
 import numpy as np
 
 
-class ShapeError(ValueError):
+class OfCall:
+    """An error of a call: ``operands`` are what it was given, as far as that is known."""
+
+    operands: tuple[Any, ...] = ()
+
+
+class ShapeError(OfCall, ValueError):
     """A shape, an axis, an eps or another value that an operation cannot work with."""
 
 
-class OperandError(TypeError):
+class OperandError(OfCall, TypeError):
     """An operand, a dtype or an option of a kind that microbn does not differentiate."""
 
 
-class IndexingError(IndexError):
+class IndexingError(OfCall, IndexError):
     """An index outside its axis."""
 
 
@@ -64,21 +70,19 @@ def explain(op: str, args: Sequence[Any], params: dict[str, Any], error: Excepti
     given = ", ".join(describe(a) for a in args)
     options = "".join(f", {k}={v!r}" for k, v in params.items() if v is not None and k != "key")
     said = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else "refused"
-    kind: type[Exception]
+    kind: type[ShapeError | OperandError | IndexingError] = ShapeError
     if op == "matmul" and any(_is_number(a) for a in args):
-        kind, remedy = (
-            ShapeError,
-            "each operand of @ needs an axis; single numbers are multiplied by *",
-        )
+        remedy = "each operand of @ needs an axis; single numbers are multiplied by *"
     elif isinstance(error, TypeError):
         kind = OperandError
         remedy = "operands are Tensors, real arrays (bool, int, float) and Python numbers"
     elif isinstance(error, IndexError) and not isinstance(error, ValueError):
         kind, remedy = IndexingError, REMEDIES["index"]
     else:
-        kind = ShapeError
         remedy = REMEDIES.get(op) or _remedy(said)
-    return kind(f"{op}({given}{options}): {said}; {remedy}")
+    explained = kind(f"{op}({given}{options}): {said}; {remedy}")
+    explained.operands = tuple(args)
+    return explained
 
 
 def _is_number(operand: Any) -> bool:

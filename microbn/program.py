@@ -17,7 +17,9 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 
-from .errors import describe
+import numpy as np
+
+from .errors import OfCall, describe
 from .graph import Source, Trace, tracing
 from .graph.frames import is_users
 from .graph.step.event import Failure
@@ -65,8 +67,9 @@ def run(
     ``arguments`` in sys.argv. Raises a ProgramError if there is no such program, function or
     Tensor, if the function wants arguments or returns no Tensor, if nothing was computed, or, with
     its own traceback, if the program fails. With ``partial``, a program that fails after it has
-    computed something is no error: what it had computed is returned, whatever the name, and the
-    `Failure`. ``catch`` is a test of arrays: `Trace.caught` is the first result that passes it.
+    computed something, or in a call of Tensors, is no error: what it had computed is returned,
+    whatever the name, and the `Failure`. ``catch`` is a test of arrays: `Trace.caught` is the
+    first result that passes it.
     """
     path, name = parts(target)
     tree, code = _read(path)
@@ -158,7 +161,7 @@ def _script(
     except SystemExit as stop:
         stopped = stop.code or None
     except ProgramError as error:
-        if partial and error.failure and found.outputs:
+        if partial and error.failure and (found.outputs or tensors_in(error.failure.operands)):
             return Ran(found, failed=error.failure)
         raise
     found.output = vars(module).get(name) if name else found.output
@@ -193,7 +196,9 @@ def _function(
             status_of(stop.code) or 1,
         ) from None
     except ProgramError as error:
-        if partial and error.failure and found and found.outputs:
+        if not (partial and error.failure and found):
+            raise
+        if found.outputs or tensors_in(error.failure.operands):
             return Ran(found, failed=error.failure)
         raise
     return Ran(found)
@@ -266,7 +271,9 @@ def _in_its_place(path: Path, module: ModuleType, arguments: Sequence[str]) -> I
 
 
 def _failed(path: Path, error: Exception) -> ProgramError:
-    failure = Failure(_in_words(error), _innermost(error), own_traceback(error, path))
+    given = error.operands if isinstance(error, OfCall) else ()
+    operands = tuple(a for a in given if isinstance(a, Tensor | np.ndarray))
+    failure = Failure(_in_words(error), _innermost(error), own_traceback(error, path), operands)
     return ProgramError(f"{path.name} failed:\n\n{failure.traceback}", failure=failure)
 
 

@@ -132,6 +132,52 @@ def test_a_program_that_fails_is_shown_up_to_there(step):
     assert "backward" not in out.lower()
 
 
+def error_step(out):
+    """Return the tables that are shown at the step that failed: captions, shapes and numbers."""
+    return out[out.index("ERROR") :].split("\n\n")[1]
+
+
+@pytest.mark.parametrize("requires_grad", [True, False])
+def test_the_operands_of_a_first_call_that_fails_are_shown(step, requires_grad):
+    """Nothing was computed before it, and neither is in the graph of anything."""
+    program = f"""
+import numpy as np, microbn as mb
+x = mb.Tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad={requires_grad})
+w = mb.Tensor([5.0, 6.0, 7.0])
+y = x @ w
+"""
+    status, out, err = step(program)
+    assert status == 1
+    assert err.startswith("microbn step: error: program.py failed:\n\nTraceback")
+    assert "What is given: x and w.\n" in out
+    shown = error_step(out)
+    captions, _shapes, *numbers = shown.splitlines()
+    assert captions.split() == ["x", "w"]
+    assert " ".join(numbers).replace(",", "").split() == "1 2 5 6 7 3 4".split()
+
+
+def test_operands_of_a_call_that_fails_have_their_names_whatever_they_are(step):
+    program = """
+import numpy as np, microbn as mb
+x = mb.Tensor([1.0, 2.0], requires_grad=True)
+y = (x * 3) + np.array([10.0, 20.0, 30.0])
+"""
+    shown = error_step(step(program)[1])
+    assert shown.startswith("  x × 3")
+    assert shown.splitlines()[-1].replace(",", "").split() == "3 6 10 20 30".split()
+    used_before = """
+import numpy as np, microbn as mb
+def f():
+    x = mb.Tensor([1.0, 2.0], requires_grad=True)
+    h = x * 3
+    y = h + 1
+    return h @ mb.Tensor([[1.0, 2.0, 3.0]], name="w")
+"""
+    out = step(used_before, name="program.py:f")[1]
+    assert error_step(out).split()[:2] == ["h", "w"]
+    assert "y = h + 1" in out
+
+
 def test_the_page_of_a_program_that_fails_says_so(step, tmp_path):
     status, _out, _err = step(BROKEN, "--html", "broken.html")
     assert status == 1

@@ -21,8 +21,13 @@ class Taken(NamedTuple):
     notes: Notes
 
 
-def take(outputs: Sequence[Tensor], notes: Notes, backward: bool, grad_output: Any) -> Taken:
-    """Take the graph of ``outputs``; raises what `Graph.from_outputs` does."""
+def take(
+    outputs: Sequence[Tensor], notes: Notes, backward: bool, grad_output: Any, failed: bool = False
+) -> Taken:
+    """Take the graph of ``outputs``; raises what `Graph.from_outputs` does.
+
+    If the program ``failed``, it is no wonder if no call was recorded.
+    """
     outputs, notes, overwritten = as_used(outputs, notes)
     graph = Graph.from_outputs(*outputs, backward=backward, grad_output=grad_output, notes=notes)
     remarks = [
@@ -30,7 +35,7 @@ def take(outputs: Sequence[Tensor], notes: Notes, backward: bool, grad_output: A
         "what is shown is not what was computed with."
         for x in overwritten
     ]
-    if all(output.op is None and not output.requires_grad for output in outputs):
+    if not failed and all(output.op is None and not output.requires_grad for output in outputs):
         remarks.append(
             "No call was recorded: nothing that this was computed from requires grad. Give a leaf "
             "requires_grad=True, or compute in mb.trace."

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from ...kernels import Array
 from ..parts import Node, Source
@@ -12,17 +12,20 @@ from .how import How
 Kind = Literal["start", "forward", "seed", "edge", "sum", "end", "error"]
 
 
-class Failure(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Failure:
     """How a program failed.
 
     ``message`` is one paragraph: the type of the error, its text and its notes. ``source`` is the
     innermost line of the user's code that was running, None if there was none. ``traceback`` is
-    that of the program.
+    that of the program. If it was a call that failed, ``operands`` are the Tensors and arrays that
+    it was given; the names of some are in the notes of the trace.
     """
 
     message: str
     source: Source | None = None
     traceback: str = ""
+    operands: tuple[Any, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from ...kernels import Array
 from ..parts import Edge, Node
 from ..snapshot import number
 from . import sentence
@@ -29,12 +31,12 @@ def start(reader: Reader) -> dict[str, Any]:
     if len(leaves) > LEAVES:
         names.append(f"{len(leaves) - LEAVES} more")
     them = "it" if len(leaves) == 1 else "them"
+    coming = f" {ops} op{'s' * (ops != 1)} will be computed from {them}." * bool(ops)
     return {
         "kind": "start",
         "formula": ", ".join(names),
         "latex": ", ".join(reader.names.latex(node.index).text for node in leaves[:LEAVES]),
-        "sentence": f"What is given: {sentence.listed(names)}. "
-        f"{ops} op{'s' * (ops != 1)} will be computed from {them}.",
+        "sentence": f"What is given: {sentence.listed(names)}.{coming}",
         "rows": (separated([reader.shown(node.index) for node in leaves[:LEAVES]]),),
         "remark": sentence.made_before([called(n) for n in leaves if not_finite(n.value)]),
     }
@@ -62,9 +64,12 @@ def compute(reader: Reader, node: Node) -> dict[str, Any]:
     }
 
 
-def failed(reader: Reader, failure: Failure) -> dict[str, Any]:
-    """Show where the program failed, and what it had computed last."""
+def failed(
+    reader: Reader, failure: Failure, operands: Sequence[tuple[str | None, Array]]
+) -> dict[str, Any]:
+    """Show where the program failed: the operands of the call, or what it had computed last."""
     last = [reader.shown(node.index) for node in reader.forward if node.kind == "output"]
+    last = [_operand(reader, name, value) for name, value in operands] or last
     return {
         "kind": "error",
         "formula": failure.source.text if failure.source else "the program failed",
@@ -72,6 +77,13 @@ def failed(reader: Reader, failure: Failure) -> dict[str, Any]:
         "rows": (separated(last),) if last else (),
         "source": failure.source,
     }
+
+
+def _operand(reader: Reader, name: str | None, value: Array) -> Shown:
+    for node in reversed(reader.forward):
+        if node.name == name and node.value is not None and np.array_equal(node.value, value):
+            return reader.shown(node.index)
+    return Shown(name or "an array", value)
 
 
 def call_row(reader: Reader, node: Node, edges: list[Edge]) -> Row:

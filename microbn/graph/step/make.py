@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from ...apart import apart
+from ...context import value
 from ...tensor import Tensor
+from ..frames import own_name
 from ..snapshot import Notes
 from ..taken import take
 from .event import Failure
@@ -33,10 +35,15 @@ def walk(
     """
     remark = forward_only or ("" if failure else no_way_back(outputs))
     with np.errstate(all="ignore"):  # what is not finite is shown, and warned of in the program
-        graph, remarks, *_ = take(outputs, notes, not (remark or failure), grad_output)
+        graph, remarks, *_ = take(
+            outputs, notes, not (remark or failure), grad_output, bool(failure)
+        )
     random = any("random numbers" in said for said in remarks)
     given = "random numbers, for want of a gradient" if random else "what is given"
-    return Walk(graph, title, (*remarks, *[remark] * bool(remark)), failure, given)
+    remarks = [*remarks, *[remark] * bool(remark)]
+    operands = failure.operands if failure else ()
+    named = [(notes.names.get(id(a)) or own_name(a), np.asarray(value(a))) for a in operands]
+    return Walk(graph, title, tuple(remarks), failure, given, named)
 
 
 def no_way_back(outputs: Sequence[Tensor]) -> str:

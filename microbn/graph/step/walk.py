@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ...kernels import Array
@@ -31,7 +31,8 @@ class Walk(list[Step]):
 
     ``graph`` is what they go through, ``title`` what to call it, ``remarks`` what there is to say
     of it all, ``names`` what each forward node is called. ``backward`` is the index of the step at
-    which the backward pass starts, None if there is none.
+    which the backward pass starts, None if there is none. Where there is a ``failure``,
+    ``operands`` are what the call was given: names, as far as there are any, and values.
     """
 
     def __init__(
@@ -41,9 +42,10 @@ class Walk(list[Step]):
         remarks: tuple[str, ...] = (),
         failure: Failure | None = None,
         given: str = "what is given",
+        operands: Sequence[tuple[str | None, Array]] = (),
     ) -> None:
         reader = Reader(graph)
-        events = _events(reader, failure, given)
+        events = _events(reader, failure, given, operands)
         super().__init__(Step(index, **event) for index, event in enumerate(events))
         self.graph, self.title, self.remarks = graph, title, remarks
         self.names = {k: name.text for k, name in reader.names.texts.items()}
@@ -102,10 +104,15 @@ class Walk(list[Step]):
         return f"<Walk through {self.title or 'a graph'}: {len(self)} steps>"
 
 
-def _events(reader: Reader, failure: Failure | None, given: str) -> Iterator[dict[str, Any]]:
+def _events(
+    reader: Reader,
+    failure: Failure | None,
+    given: str,
+    operands: Sequence[tuple[str | None, Array]],
+) -> Iterator[dict[str, Any]]:
     """Yield what the steps are made of."""
     yield start(reader)
     yield from (compute(reader, node) for node in reader.forward if node.op is not None)
     if failure:
-        yield failed(reader, failure)
+        yield failed(reader, failure, operands)
     yield from Backward(reader, given).steps()
