@@ -22,12 +22,6 @@ import microbn as mb
 run = lesson.options("15_learning_rates")
 SEEDS, EPOCHS = (range(2), 2) if run.quick else (range(5), 5)
 RATES = 10.0 ** np.arange(-3, 2.5, 1 if run.quick else 0.5)
-ACTIVATIONS = {"ReLU": mb.nn.ReLU, "tanh": mb.nn.Tanh, "sigmoid": mb.nn.Sigmoid}
-NETWORKS = {
-    f"{name}, {'with' if batch_norm else 'without'}": (batch_norm, activation)
-    for name, activation in ACTIVATIONS.items()
-    for batch_norm in (True, False)
-}
 data = mb.data.digits()
 
 # %% [markdown]
@@ -71,13 +65,8 @@ print(f"to {norm(w - 10 * g):.4f}, by Pythagoras {np.hypot(norm(w), 10 * norm(g)
 
 # %%
 def accuracy_after(epochs, label, rate, seed):
-    net = lesson.network(seed, *NETWORKS[label])
-    optimizer = mb.optim.SGD(net.parameters(), lr=float(rate))
-    batches = mb.data.batches(data.x_train, data.y_train, batch_size=32, drop_last=True, rng=seed)
-    with np.errstate(over="ignore", invalid="ignore"):
-        for _ in range(epochs):
-            lesson.epoch(net, optimizer, batches)
-        return lesson.accuracy(net, data.x_test, data.y_test)
+    net = lesson.network(seed, *lesson.NETWORKS[label])
+    return lesson.accuracy_after(epochs, net, data, float(rate), seed)
 
 
 def sweep(epochs, labels):
@@ -94,7 +83,7 @@ def sweep(epochs, labels):
     return scores
 
 
-scores = sweep(EPOCHS, NETWORKS)
+scores = sweep(EPOCHS, lesson.NETWORKS)
 
 # %%
 fig, ax = lesson.figure(figsize=(9.6, 3.6))
@@ -117,13 +106,14 @@ def working(table):
     """Return the rates that work, and how it is said."""
     median = np.median(table, axis=1)
     works = RATES[median >= 90]
-    span = " to ".join(lesson.plain(rate) for rate in sorted({*works[:1], *works[-1:]}))
-    said = f"{works.size} of {RATES.size} rates ({span or 'none'}), at best {median.max():.1f} %"
+    said = (
+        f"{works.size} of {RATES.size} rates ({lesson.span(works)}), at best {median.max():.1f} %"
+    )
     return works, said
 
 
 facts, wider = [], []
-for name in ACTIVATIONS:
+for name in lesson.ACTIVATIONS:
     mine, said = working(scores[f"{name}, with"])
     other, other_said = working(scores[f"{name}, without"])
     facts.append(f"{name}: with {said}; without {other_said}")
@@ -149,6 +139,6 @@ facts.append(f"sigmoid, {4 * EPOCHS} epochs: without {sigmoid}")
 print("\n".join(facts[-2:]))
 
 start = f"{len(SEEDS)} seeds, median at least 90 % after {EPOCHS} epochs. "
-limits = f"with {' and '.join(np.array(list(ACTIVATIONS))[wider])} only"
+limits = f"with {' and '.join(np.array(list(lesson.ACTIVATIONS))[wider])} only"
 verdict = lesson.verdict(all(wider), any(wider))
 lesson.claim(run, "D5", verdict, start + ". ".join(facts), limits)

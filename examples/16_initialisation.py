@@ -24,12 +24,6 @@ SEEDS, EPOCHS = (range(2), 2) if run.quick else (range(5), 5)
 RATES = (0.1, 1.0) if run.quick else (0.03, 0.1, 0.3, 1.0, 3.0)
 TUNING_SEEDS = range(100, 101) if run.quick else range(100, 103)  # not those reported
 SCALES = 10.0 ** np.arange(-2, 2.5, 1 if run.quick else 0.5)
-ACTIVATIONS = {"ReLU": mb.nn.ReLU, "tanh": mb.nn.Tanh, "sigmoid": mb.nn.Sigmoid}
-NETWORKS = {
-    f"{name}, {'with' if batch_norm else 'without'}": (batch_norm, activation)
-    for name, activation in ACTIVATIONS.items()
-    for batch_norm in (True, False)
-}
 PLACES = ("all layers", "hidden layers")
 data = mb.data.digits()
 
@@ -88,47 +82,39 @@ print(f"so var / (var + eps) is {kept:.2f}")
 # Once for the hidden layers alone: the output layer has no batch norm, and a factor there is not
 # divided out.
 
-
 # %%
-def accuracy_after(net, rate, seed):
-    optimizer = mb.optim.SGD(net.parameters(), lr=rate)
-    batches = mb.data.batches(data.x_train, data.y_train, batch_size=32, drop_last=True, rng=seed)
-    with np.errstate(over="ignore", invalid="ignore"):
-        for _ in range(EPOCHS):
-            lesson.epoch(net, optimizer, batches)
-        return lesson.accuracy(net, data.x_test, data.y_test)
-
-
 best = {}
-for label, kind in lesson.track(NETWORKS.items(), "rates"):
+for label, kind in lesson.track(lesson.NETWORKS.items(), "rates"):
     tries = {}
     for rate in RATES:
-        scores = [accuracy_after(scaled(k, *kind), rate, k) for k in TUNING_SEEDS]
+        scores = [
+            lesson.accuracy_after(EPOCHS, scaled(k, *kind), data, rate, k) for k in TUNING_SEEDS
+        ]
         tries[rate] = np.median(scores)
     best[label] = max(RATES, key=tries.get)
     found = "  ".join(f"{rate:g}: {percent:.1f}" for rate, percent in tries.items())
     print(f"{label:16} % right by rate  {found}   best {best[label]:g}")
 
 scores = {}
-for place, label in lesson.track(product(PLACES, NETWORKS), "training"):
+for place, label in lesson.track(product(PLACES, lesson.NETWORKS), "training"):
     scores[place, label] = table = np.zeros((len(SCALES), len(SEEDS)))
     for (i, scale), (j, seed) in product(enumerate(SCALES), enumerate(SEEDS)):
-        net = scaled(seed, *NETWORKS[label], scale, place)
-        table[i, j] = accuracy_after(net, best[label], seed)
+        net = scaled(seed, *lesson.NETWORKS[label], scale, place)
+        table[i, j] = lesson.accuracy_after(EPOCHS, net, data, best[label], seed)
 medians = {case: np.median(table, axis=1) for case, table in scores.items()}
 
 factors = [lesson.plain(scale) for scale in SCALES]
 for place in PLACES:
     print(f"factor in front of the weights of {place}: read right after {EPOCHS} epochs, %")
     print(f"{'factor':16}" + "".join(f"{factor:>7}" for factor in factors))
-    for label in NETWORKS:
+    for label in lesson.NETWORKS:
         print(f"{label:16}" + "".join(f"{number:7.1f}" for number in medians[place, label]))
 
 # %%
 heads = [f"{label} batch norm, rate {rate:g}" for label, rate in best.items()]
 fig, axes = lesson.figure(columns=2, figsize=(11.5, 3.6), sharey=True)
 for place, ax in zip(PLACES, axes, strict=True):
-    image = lesson.heat(ax, [medians[place, label] for label in NETWORKS], factors, heads)
+    image = lesson.heat(ax, [medians[place, label] for label in lesson.NETWORKS], factors, heads)
     ax.set(xlabel="factor in front of the initial weights", title=place)
 fig.colorbar(image, ax=axes, label=f"read right after {EPOCHS} epochs, %")
 lesson.save(run, fig)
@@ -146,13 +132,12 @@ lesson.save(run, fig)
 def working(line):
     """Return how many factors work, and how it is said."""
     works = SCALES[line >= 90]
-    span = " to ".join(lesson.plain(scale) for scale in sorted({*works[:1], *works[-1:]}))
     reach = f"{line.min():.1f} to {line.max():.1f} % over all"
-    return works.size, f"{works.size} of {SCALES.size} factors ({span or 'none'}), {reach}"
+    return works.size, f"{works.size} of {SCALES.size} factors ({lesson.span(works)}), {reach}"
 
 
 facts, wider = [], []
-for place, name in product(PLACES, ACTIVATIONS):
+for place, name in product(PLACES, lesson.ACTIVATIONS):
     mine, said = working(medians[place, f"{name}, with"])
     other, other_said = working(medians[place, f"{name}, without"])
     facts.append(f"{place}, {name}: with {said}; without {other_said}")
@@ -162,7 +147,7 @@ apart = [np.ptp(seeds) for table in scores.values() for seeds in table if np.med
 print(f"where a factor works, the seeds differ by at most {max(apart, default=0):.1f} points")
 
 start = f"{len(SEEDS)} seeds, median at least 90 % after {EPOCHS} epochs. "
-cases = [", ".join(case) for case in product(PLACES, ACTIVATIONS)]
+cases = [", ".join(case) for case in product(PLACES, lesson.ACTIVATIONS)]
 limits = f"in these cases: {'; '.join(np.array(cases)[wider])}"
 verdict = lesson.verdict(all(wider), any(wider))
 lesson.claim(run, "D6", verdict, start + ". ".join(facts), limits)

@@ -23,7 +23,7 @@ run = lesson.options("17_depth")
 SEEDS, TRAIN_SEEDS, EPOCHS = (range(3), range(1), 2) if run.quick else (range(10), range(5), 5)
 RATES = (0.01,) if run.quick else (0.001, 0.01, 0.1, 1.0)
 DEPTH = 20
-ACTIVATIONS = {"ReLU": mb.nn.ReLU, "tanh": mb.nn.Tanh, "sigmoid": mb.nn.Sigmoid}
+ACTIVATIONS = lesson.ACTIVATIONS
 STYLES = {"small": ":", "matched": "-", "large": "--"}  # three gains, and how they are drawn
 PAIRS, BOTH = list(product(ACTIVATIONS, STYLES)), (True, False)
 CASES = list(product(ACTIVATIONS, STYLES, BOTH))
@@ -172,13 +172,7 @@ for name in ACTIVATIONS:
 
 # %%
 def accuracy_after(case, rate, seed):
-    net = network(seed, *case)
-    optimizer = mb.optim.SGD(net.parameters(), lr=rate)
-    batches = mb.data.batches(data.x_train, data.y_train, batch_size=64, drop_last=True, rng=seed)
-    with np.errstate(all="ignore"):  # gradients too small or too large for float32
-        for _ in range(EPOCHS):
-            lesson.epoch(net, optimizer, batches)
-        return lesson.accuracy(net, data.x_test, data.y_test)
+    return lesson.accuracy_after(EPOCHS, network(seed, *case), data, rate, seed, size=64)
 
 
 right, cells = {}, {}

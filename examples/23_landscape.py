@@ -80,18 +80,6 @@ print("3 * w**2: ", ", ".join(f"{m} {v:.2f}" for m, v in zip(MEASURES, by_hand, 
 
 
 # %%
-def network(batch_norm, he, seed):
-    """Return the network, the same weights with batch norm as without."""
-    rng = np.random.default_rng(seed)
-    layers = []
-    for inputs in 64, 32, 32, 32:
-        layers.append(mb.nn.Linear(inputs, 32, rng=rng))
-        if he:
-            mb.nn.init.kaiming_normal_(layers[-1].weight, rng=rng)
-        layers += [mb.nn.BatchNorm1d(32)] * batch_norm + [mb.nn.ReLU()]
-    return mb.nn.Sequential(*layers, mb.nn.Linear(32, 10, rng=rng))
-
-
 def loss_on(net, x, y):
     """Return the loss on a batch, to be computed when it is called."""
     return lambda: mb.functional.cross_entropy(net(x), y)
@@ -116,7 +104,7 @@ found = {(drawn, name): [] for drawn in DRAWN for name in NAMES}
 scores = {key: [] for key in found}
 for seed in lesson.track(range(SEEDS), "seeds"):
     for drawn, name in found:
-        net = network(NAMES[name], DRAWN[drawn], seed)
+        net = lesson.deep_network(seed, NAMES[name], DRAWN[drawn])
         found[drawn, name].append(train(net, seed))
         mb.nn.update_batch_norm(net, [data.x_train])  # looking ahead has moved the statistics
         scores[drawn, name].append(lesson.accuracy(net, data.x_test, data.y_test))
@@ -185,7 +173,7 @@ lesson.save(run, fig)
 # times larger it makes the same steps.)
 
 # %%
-net = network(True, True, seed=0)
+net = lesson.deep_network(0, batch_norm=True, he=True)
 x, y = data.x_train[:64], data.y_train[:64]
 before = [p for layer in list(net)[:-1:3] for p in layer.parameters()]
 loss = loss_on(net, x, y)

@@ -50,18 +50,6 @@ print(f"two apart: range {np.ptp(two):.4f}, by hand sqrt(8) = {np.sqrt(8):.4f}")
 
 
 # %%
-def network(batch_norm, he, seed):
-    """Return the network, the same weights with batch norm as without."""
-    rng = np.random.default_rng(seed)
-    layers = []
-    for inputs in 64, 32, 32, 32:
-        layers.append(mb.nn.Linear(inputs, 32, rng=rng))
-        if he:
-            mb.nn.init.kaiming_normal_(layers[-1].weight, rng=rng)
-        layers += [mb.nn.BatchNorm1d(32)] * batch_norm + [mb.nn.ReLU()]
-    return mb.nn.Sequential(*layers, mb.nn.Linear(32, 10, rng=rng))
-
-
 @mb.no_grad()
 def ranges(net):
     """Return range, and distance of the percentiles, of what each ReLU is given in eval mode."""
@@ -91,7 +79,7 @@ DRAWN = {"He's weights": True, "default weights": False}
 found = {(drawn, name): [] for drawn in DRAWN for name in NAMES}
 for seed in lesson.track(range(SEEDS), "seeds"):
     for (drawn, name), each in found.items():
-        each.append(train(network(NAMES[name], DRAWN[drawn], seed), seed))
+        each.append(train(lesson.deep_network(seed, NAMES[name], DRAWN[drawn]), seed))
 found = {key: np.array(each) for key, each in found.items()}  # (seed, epoch, layer, measure)
 
 MEASURES, WHEN = ("range", "1 % to 99 %"), {"at the start": 0, "trained": -1}

@@ -25,6 +25,13 @@ VERDICTS = ("holds", "holds within limits", "does not hold here")
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe & Ito's
 GREY = "#76859B"  # to be read on white and on black
 
+ACTIVATIONS = {"ReLU": mb.nn.ReLU, "tanh": mb.nn.Tanh, "sigmoid": mb.nn.Sigmoid}
+NETWORKS = {  # by what they are called, the arguments of `network`
+    f"{name}, {'with' if batch_norm else 'without'}": (batch_norm, activation)
+    for name, activation in ACTIVATIONS.items()
+    for batch_norm in (True, False)
+}
+
 _reported: list[dict[str, str]] = []
 
 
@@ -79,6 +86,18 @@ def network(seed: int, batch_norm: bool, activation: type = mb.nn.ReLU) -> mb.nn
     return mb.nn.Sequential(*layers, output)
 
 
+def deep_network(seed: int, batch_norm: bool, he: bool) -> mb.nn.Sequential:
+    """Return 64-32-32-32-32-10 with ReLU; weights are drawn by He's rule, or as `Linear` does."""
+    rng = np.random.default_rng(seed)
+    layers: list[mb.nn.Module] = []
+    for inputs in 64, 32, 32, 32:
+        linear = mb.nn.Linear(inputs, 32, rng=rng)
+        if he:
+            mb.nn.init.kaiming_normal_(linear.weight, rng=rng)
+        layers += [linear] + [mb.nn.BatchNorm1d(32)] * batch_norm + [mb.nn.ReLU()]
+    return mb.nn.Sequential(*layers, mb.nn.Linear(32, 10, rng=rng))
+
+
 def epoch(net: mb.nn.Module, optimizer: mb.optim.Optimizer, batches: Iterable[Any]) -> None:
     """Train on every batch once."""
     net.train()
@@ -95,6 +114,18 @@ def accuracy(net: mb.nn.Module, x: np.ndarray, y: np.ndarray) -> float:
     return 100 * float(np.mean(np.argmax(net.eval()(x), axis=1) == y))
 
 
+def accuracy_after(
+    epochs: int, net: mb.nn.Module, data: Any, rate: float, seed: int, size: int = 32
+) -> float:
+    """Train by plain gradient descent, and return how many test images are read right, %."""
+    optimizer = mb.optim.SGD(net.parameters(), lr=rate)
+    batches = mb.data.batches(*data[:2], batch_size=size, drop_last=True, rng=seed)
+    with np.errstate(all="ignore"):  # at some rates numbers get too large or small for float32
+        for _ in range(epochs):
+            epoch(net, optimizer, batches)
+        return accuracy(net, data.x_test, data.y_test)
+
+
 def spread(numbers: Iterable[float], form: str = ".1f") -> str:
     """Return the median, and in brackets the lowest and the highest."""
     values = [*numbers]
@@ -105,6 +136,12 @@ def spread(numbers: Iterable[float], form: str = ".1f") -> str:
 def plain(number: float) -> str:
     """Return a number with two digits that count, without an exponent: 0.0032, 100."""
     return np.format_float_positional(number, 2, fractional=False, trim="-")
+
+
+def span(numbers: Any) -> str:
+    """Return the first and the last of some numbers in plain writing, "none" if there are none."""
+    ends = sorted({*numbers[:1], *numbers[-1:]})
+    return " to ".join(map(plain, ends)) or "none"
 
 
 def track(items: Iterable[T], text: str) -> Iterator[T]:
