@@ -161,9 +161,7 @@ def _script(
     except SystemExit as stop:
         stopped = stop.code or None
     except ProgramError as error:
-        if partial and error.failure and (found.outputs or tensors_in(error.failure.operands)):
-            return Ran(found, failed=error.failure)
-        raise
+        return _up_to(error, found, partial)
     found.output = vars(module).get(name) if name else found.output
     if found.outputs:
         return Ran(found, stopped)
@@ -196,12 +194,16 @@ def _function(
             status_of(stop.code) or 1,
         ) from None
     except ProgramError as error:
-        if not (partial and error.failure and found):
-            raise
-        if found.outputs or tensors_in(error.failure.operands):
-            return Ran(found, failed=error.failure)
-        raise
+        return _up_to(error, found, partial)
     return Ran(found)
+
+
+def _up_to(error: ProgramError, found: Trace | None, partial: bool) -> Ran:
+    """Return what there was when a program failed, if that is wanted and anything, or raise."""
+    failure = error.failure
+    if partial and failure and found and (found.outputs or tensors_in(failure.operands)):
+        return Ran(found, failed=failure)
+    raise error
 
 
 def _checked(function: Callable[[], Any], what: str) -> Callable[[], Any]:
