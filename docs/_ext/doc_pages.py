@@ -113,16 +113,16 @@ def lesson_page(script: Path, docs: Path, made: Path) -> str:
             cell.metadata = nbformat.from_dict({"mystnb": {"image": {"classes": "wide"}}})
     write(made / f"{script.stem}.ipynb", nbformat.writes(notebook) + "\n")
     notebook.cells[0].source = f"# {number(script.stem)}. " + notebook.cells[0].source[2:]
-    if read_results(docs, script.stem):
+    found = read_results(docs, script.stem)
+    if found:
         notebook.cells.insert(1, nbformat.v4.new_markdown_cell(SHORT, id="short-run"))
-    for i, text in enumerate(after(script.stem, docs)):
+    for i, text in enumerate(after(script.stem, docs, found)):
         notebook.cells.append(nbformat.v4.new_markdown_cell(text, id=f"after-{i}"))
     return str(nbformat.writes(notebook)) + "\n"
 
 
-def after(name: str, docs: Path) -> Iterator[str]:
-    """Yield what stands below a lesson."""
-    found = read_results(docs, name)
+def after(name: str, docs: Path, found: list[dict[str, str]]) -> Iterator[str]:
+    """Yield what stands below a lesson: what its full run has found, and how to take it along."""
     if found:
         rows = "".join(
             f"| {escape(c['claim'])} | {escape(CLAIMS.get(c['claim'], ''))} "
