@@ -1,4 +1,4 @@
-"""Running a lesson as its reader does, in short: what the tests of all lessons share."""
+"""Running examples and lessons as their reader does: what the tests of all of them share."""
 
 import functools
 import json
@@ -13,21 +13,31 @@ SETTINGS = {"PYTHONUTF8": "1", "MPLBACKEND": "Agg"}
 SETTINGS |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
-def run_lesson(name, folder):
-    """Run a lesson in a folder, with warnings as errors; return its text and its files."""
+def run_example(name, folder, *options, timeout=120):
+    """Run an example in a folder, with warnings as errors; return its text."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    script = ROOT / "examples" / f"{name}.py"
     done = subprocess.run(
-        [sys.executable, "-W", "error", script, "--quick", "--out", "results"],
+        [sys.executable, "-W", "error", ROOT / "examples" / f"{name}.py", *options],
         env=os.environ | {"PYTHONPATH": path} | SETTINGS,
         cwd=folder,
         capture_output=True,
         encoding="utf-8",
-        timeout=300,
+        timeout=timeout,
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    return done.stdout, {f.name: f.read_bytes() for f in (Path(folder) / "results").iterdir()}
+    return done.stdout
+
+
+def files_in(folder):
+    """Return what the files of a folder hold, by name."""
+    return {file.name: file.read_bytes() for file in Path(folder).iterdir()}
+
+
+def run_lesson(name, folder):
+    """Run a lesson in a folder, in short; return its text and its files."""
+    text = run_example(name, folder, "--quick", "--out", "results", timeout=300)
+    return text, files_in(Path(folder) / "results")
 
 
 @functools.cache

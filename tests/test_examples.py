@@ -8,10 +8,7 @@ import ast
 import functools
 import io
 import itertools
-import os
 import re
-import subprocess
-import sys
 import tempfile
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +16,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from lessonrun import files_in, run_example
 
 from microbn.program import run as run_traced
 
@@ -36,20 +34,8 @@ COMING = np.array([0.0, 0.0, 9.0, 0.0])  # what comes to x_hat in the fifth and 
 
 
 def run(name, folder):
-    """Run an example in a folder, with warnings as errors; return its text and its files."""
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(ROOT / "examples" / f"{name}.py")]
-        + ["--quick"] * (name == DIGITS),
-        env=os.environ | {"PYTHONPATH": path, "PYTHONUTF8": "1", "OMP_NUM_THREADS": "1"},
-        cwd=folder,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return done.stdout, {file.name: file.read_bytes() for file in Path(folder).iterdir()}
+    """Run an example in a folder; return its text and its files."""
+    return run_example(name, folder, *["--quick"] * (name == DIGITS)), files_in(folder)
 
 
 @functools.cache
