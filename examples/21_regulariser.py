@@ -202,10 +202,5 @@ measured += f"groups of 8, {gap['batch norm, 8']}; of 4 {gap['batch norm, 4']}; 
 measured += f"for {slow:.0f} % of the seeds, than plain at rate 0.1 for {fast:.0f} %, in groups "
 measured += f"of 8 smaller than in the whole batch for {eight:.0f} %, of 4 for {four:.0f} %"
 verdict = lesson.verdict(helps and by_noise, helps)
-lesson.claim(
-    run,
-    "G3",
-    verdict,
-    measured,
-    limits="the gap is smaller; not because of the noise, as far as can be seen",
-)
+limits = "the gap is smaller; not because of the noise, as far as can be seen"
+lesson.claim(run, "G3", verdict, measured, limits)
